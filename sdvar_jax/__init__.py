@@ -1,0 +1,1 @@
+"""VAR image generation in JAX and Flax, with speculative decoding at the level of scales."""

@@ -1,0 +1,53 @@
+"""Which dtype is used where."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from sdvar_jax.errors import SdvarError
+
+_NAMES = {
+    "float32": jnp.float32,
+    "bfloat16": jnp.bfloat16,
+    "float16": jnp.float16,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DTypePolicy:
+    """Dtypes of parameters and arithmetic.
+
+    What the original keeps in float32 under autocast stays in float32 whatever the policy: the
+    head's LayerNorm and matmul, softmax, logits, sampling, the quantizer's f_hat.
+
+    Attributes:
+      param: dtype of the stored parameters ("float32", "bfloat16", "float16").
+      compute: dtype of the transformer's and the VQVAE's arithmetic, and of the KV cache.
+    """
+
+    param: str = "float32"
+    compute: str = "float32"
+
+    def __post_init__(self) -> None:
+        for role in ("param", "compute"):
+            name = getattr(self, role)
+            if name not in _NAMES:
+                raise SdvarError(f"unknown {role} dtype {name!r}; use one of {', '.join(_NAMES)}")
+
+    @property
+    def param_dtype(self) -> DTypeLike:
+        """The parameters' dtype as JAX knows it."""
+        return _NAMES[self.param]
+
+    @property
+    def compute_dtype(self) -> DTypeLike:
+        """The arithmetic's dtype as JAX knows it."""
+        return _NAMES[self.compute]
+
+    @classmethod
+    def of(cls, name: str) -> DTypePolicy:
+        """The policy that uses one dtype throughout."""
+        return cls(param=name, compute=name)
