@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -47,7 +48,20 @@ class DTypePolicy:
         """The arithmetic's dtype as JAX knows it."""
         return _NAMES[self.compute]
 
+    @property
+    def precision(self) -> jax.lax.Precision:
+        """Matmul precision: real float32 where float32 is asked for.
+
+        Without it TPUs multiply float32 in bfloat16 and recent GPUs in TF32.
+        """
+        exact = self.compute == "float32"
+        return jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT
+
     @classmethod
     def of(cls, name: str) -> DTypePolicy:
         """The policy that uses one dtype throughout."""
         return cls(param=name, compute=name)
+
+
+FLOAT32 = DTypePolicy()
+BFLOAT16 = DTypePolicy.of("bfloat16")

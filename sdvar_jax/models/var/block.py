@@ -1,0 +1,136 @@
+"""One transformer block with adaptive LayerNorm."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sdvar_jax.config import DTypePolicy, VARConfig
+from sdvar_jax.models.var.attention import SelfAttention
+from sdvar_jax.models.var.initializers import (
+    ADALN_GAIN,
+    ADALN_GAMMA_GAIN,
+    linear,
+    modulation_init,
+)
+
+
+def layer_norm(x: jax.Array, eps: float) -> jax.Array:
+    """LayerNorm without affine part over the last axis; statistics and result in float32."""
+    x = x.astype(jnp.float32)
+    centered = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(centered * centered, axis=-1, keepdims=True)
+    return centered * jax.lax.rsqrt(variance + eps)
+
+
+class FeedForward(nnx.Module):
+    """Two linear layers with the tanh form of GELU between them."""
+
+    def __init__(self, config: VARConfig, dtypes: DTypePolicy, *, rngs: nnx.Rngs) -> None:
+        width = config.width
+        self.fc1 = linear(width, config.mlp_width, dtypes, rngs, width_scale=width)
+        self.fc2 = linear(
+            config.mlp_width,
+            width,
+            dtypes,
+            rngs,
+            width_scale=width,
+            gain=(2 * config.depth) ** -0.5,
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Keeps the shape [batch, length, width]."""
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=True))
+
+
+class Block(nnx.Module):
+    """Attention and feed-forward, each modulated by the class (AdaLN).
+
+    The six modulation vectors are gamma1, gamma2, scale1, scale2, shift1, shift2, in this order.
+    They depend on the class alone, so ``modulation`` is called once an image.
+    """
+
+    def __init__(self, config: VARConfig, dtypes: DTypePolicy, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.dtypes = dtypes
+        width = config.width
+        self.attn = SelfAttention(config, dtypes, rngs=rngs)
+        self.ffn = FeedForward(config, dtypes, rngs=rngs)
+        if config.shared_aln:
+            gains = jnp.where(jnp.arange(6) < 2, ADALN_GAMMA_GAIN, ADALN_GAIN)[:, None]
+            noise = jax.random.normal(rngs.params(), (6, width)) * width**-0.5
+            self.ada_gss = nnx.Param((noise * gains).astype(dtypes.param_dtype))
+            self.ada_lin = None
+        else:
+            self.ada_gss = None
+            self.ada_lin = nnx.Linear(
+                width,
+                6 * width,
+                dtype=dtypes.compute_dtype,
+                param_dtype=dtypes.param_dtype,
+                precision=dtypes.precision,
+                kernel_init=modulation_init(width),
+                rngs=rngs,
+            )
+
+    def modulation(self, activated: jax.Array, shared: jax.Array | None) -> jax.Array:
+        """The block's six modulation vectors.
+
+        Args:
+          activated: SiLU of the class embedding [batch, width].
+          shared: the shared projection [batch, 6, width], if the model has one.
+
+        Returns:
+          [batch, 6, width] in the compute dtype.
+        """
+        if self.ada_lin is None:
+            return shared + self.ada_gss[...].astype(self.dtypes.compute_dtype)[None]
+        return self.ada_lin(activated).reshape(-1, 6, self.config.width)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        modulation: jax.Array,
+        cached: tuple[jax.Array, jax.Array] | None = None,
+        offset: int = 0,
+        mask: jax.Array | None = None,
+        keep: tuple[jax.Array, jax.Array] | None = None,
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """Applies the block to a window of positions.
+
+        Args:
+          x: [batch, length, width].
+          modulation: [batch, 6, width].
+          cached: this block's keys and values [batch, total_length, heads, head_dim]; the window's
+            own are written at ``offset`` and attention reads positions 0..offset+length. None:
+            attention over the window alone.
+          offset: position of the window's first token.
+          mask: bool [length, keys], see ``SelfAttention.attend``.
+          keep: stochastic depth in training: factors [batch, 1, 1] on the two residual branches.
+
+        Returns:
+          x after the block, and the updated keys and values.
+        """
+        dtype, eps = self.dtypes.compute_dtype, self.config.norm_eps
+        gamma1, gamma2, scale1, scale2, shift1, shift2 = (
+            modulation[:, i : i + 1] for i in range(6)
+        )  # [batch, 1, width] each
+        h = (layer_norm(x, eps) * (scale1 + 1) + shift1).astype(dtype)
+        q, k, v = self.attn.project(h)
+        if cached is None:
+            cached = (k, v)
+            keys, values = k, v
+        else:
+            cached = (
+                jax.lax.dynamic_update_slice_in_dim(cached[0], k, offset, axis=1),
+                jax.lax.dynamic_update_slice_in_dim(cached[1], v, offset, axis=1),
+            )
+            stop = offset + x.shape[1]
+            keys, values = cached[0][:, :stop], cached[1][:, :stop]
+        branch = self.attn.attend(q, keys, values, mask) * gamma1
+        x = x + (branch if keep is None else branch * keep[0].astype(dtype))
+        h = (layer_norm(x, eps) * (scale2 + 1) + shift2).astype(dtype)
+        branch = self.ffn(h) * gamma2
+        x = x + (branch if keep is None else branch * keep[1].astype(dtype))
+        return x, cached

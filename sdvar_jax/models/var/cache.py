@@ -1,0 +1,35 @@
+"""The KV cache: keys and values of all positions so far, padded to the full length."""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from sdvar_jax.config import VARConfig
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class KVCache:
+    """Keys and values of every block, written at a scale's offset and read up to its end.
+
+    The cache knows nothing of how much of it is valid: a decoder reads only what it has committed,
+    so taking scales back is a change of its committed length and touches no array.
+
+    Attributes:
+      keys: one array a block, [batch, total_length, heads, head_dim].
+      values: likewise.
+    """
+
+    keys: tuple[jax.Array, ...]
+    values: tuple[jax.Array, ...]
+
+    @classmethod
+    def make(cls, config: VARConfig, batch: int, dtype: DTypeLike) -> KVCache:
+        """An empty cache for ``batch`` rows (twice the images under guidance)."""
+        shape = (batch, config.pyramid.total_length, config.heads, config.head_dim)
+        return cls(
+            keys=tuple(jnp.zeros(shape, dtype) for _ in range(config.depth)),
+            values=tuple(jnp.zeros(shape, dtype) for _ in range(config.depth)),
+        )
