@@ -1,0 +1,1 @@
+"""Conversion between PyTorch VAR checkpoints and the Flax checkpoints of ``sdvar_jax``."""
