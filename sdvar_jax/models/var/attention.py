@@ -58,14 +58,15 @@ class SelfAttention(nnx.Module):
         bias = jnp.concatenate(
             [self.q_bias[...], jnp.zeros_like(self.q_bias[...]), self.v_bias[...]]
         )
-        qkv = jnp.matmul(
-            x, self.qkv_kernel[...].astype(dtype), precision=self.dtypes.precision
-        ) + bias.astype(dtype)
+        qkv = (
+            jnp.matmul(x, self.qkv_kernel[...].astype(dtype), precision=self.dtypes.precision)
+            + bias.astype(dtype)[None, None]
+        )
         qkv = qkv.reshape(*x.shape[:2], 3, config.heads, config.head_dim)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if self.scale_mul is not None:
             scale = jnp.exp(jnp.minimum(self.scale_mul[...].astype(jnp.float32), _MAX_LOG_SCALE))
-            q = (_l2_normalize(q) * scale[:, None]).astype(dtype)
+            q = (_l2_normalize(q) * scale[None, None, :, None]).astype(dtype)
             k = _l2_normalize(k).astype(dtype)
         return q, k, v
 

@@ -122,12 +122,13 @@ class Block(nnx.Module):
             cached = (k, v)
             keys, values = k, v
         else:
+            # A window may run fewer rows than the cache holds (no unconditional half).
+            rows, stop = x.shape[0], offset + x.shape[1]
             cached = (
-                jax.lax.dynamic_update_slice_in_dim(cached[0], k, offset, axis=1),
-                jax.lax.dynamic_update_slice_in_dim(cached[1], v, offset, axis=1),
+                jax.lax.dynamic_update_slice(cached[0], k, (0, offset, 0, 0)),
+                jax.lax.dynamic_update_slice(cached[1], v, (0, offset, 0, 0)),
             )
-            stop = offset + x.shape[1]
-            keys, values = cached[0][:, :stop], cached[1][:, :stop]
+            keys, values = cached[0][:rows, :stop], cached[1][:rows, :stop]
         branch = self.attn.attend(q, keys, values, mask) * gamma1
         x = x + (branch if keep is None else branch * keep[0].astype(dtype))
         h = (layer_norm(x, eps) * (scale2 + 1) + shift2).astype(dtype)

@@ -47,6 +47,6 @@ def modulation_init(width: int) -> jax.nn.initializers.Initializer:
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
         gains = jnp.where(jnp.arange(6 * width) < 2 * width, ADALN_GAMMA_GAIN, ADALN_GAIN)
-        return (weight_init(width)(key, shape, jnp.float32) * gains).astype(dtype)
+        return (weight_init(width)(key, shape, jnp.float32) * gains[None]).astype(dtype)
 
     return init

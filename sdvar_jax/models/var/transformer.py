@@ -120,7 +120,7 @@ class VAR(nnx.Module):
         config = self.config
         chex.assert_shape(inputs, (None, config.pyramid.lengths[scale], config.latent_channels))
         place = (
-            self.scale_embed[...][scale]
+            self.scale_embed[...][scale][None]
             + self.pos_embed[...][config.pyramid.window(scale, scale + 1)]
         )
         embedded = self.word_embed(inputs.astype(self.dtypes.compute_dtype))
@@ -164,7 +164,7 @@ class VAR(nnx.Module):
         h = layer_norm(x, self.config.norm_eps) * (scale + 1) + shift
         kernel = self.head_kernel[...].astype(jnp.float32)
         logits = jnp.matmul(h, kernel, precision=self.dtypes.precision)
-        return logits + self.head_bias[...].astype(jnp.float32)
+        return logits + self.head_bias[...].astype(jnp.float32)[None, None]
 
     def teacher_forced(
         self,

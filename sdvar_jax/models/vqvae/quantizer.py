@@ -113,7 +113,9 @@ class Quantizer(nnx.Module):
         dots = jnp.matmul(features, codebook.T, precision=jax.lax.Precision.HIGHEST)
         squares = jnp.sum(codebook**2, axis=-1)
         # |f|^2 is the same for every entry, so it cannot change which is nearest.
-        return jnp.argmin(squares - 2.0 * dots, axis=-1).astype(jnp.int32)
+        return jnp.argmin(
+            jnp.expand_dims(squares, range(dots.ndim - 1)) - 2.0 * dots, axis=-1
+        ).astype(jnp.int32)
 
     def tokenize(self, features: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
         """Tokens of every scale (VAR, algorithm 1).

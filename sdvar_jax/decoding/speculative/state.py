@@ -1,0 +1,179 @@
+"""The state of a speculative run: everything the loop carries."""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from sdvar_jax.decoding.f_hat import NO_TOKEN, initial_f_hats
+from sdvar_jax.decoding.request import Request
+from sdvar_jax.models import VAR, KVCache, Quantizer
+
+# Who made a scale, as recorded in ``Counters.makers``.
+MAKER_NONE, MAKER_ACCEPTED, MAKER_CORRECTED, MAKER_BONUS, MAKER_UNCHECKED, MAKER_TARGET = range(6)
+MAKER_NAMES = (
+    "nobody",
+    "draft, accepted",
+    "target, corrected",
+    "target, bonus",
+    "draft, unchecked",
+    "target",
+)
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class Counters:
+    """Counts kept while decoding; all int32.
+
+    Attributes:
+      target_calls: forwards of the target, scalar.
+      draft_calls: forwards of the draft, scalar.
+      target_tokens: positions the target computed for one sample (without guidance doubling),
+        scalar.
+      draft_tokens: likewise for the draft.
+      drafts: checks with at least one drafted scale, scalar.
+      window_starts: first scale of each target call [max_calls], -1 where there was none.
+      window_stops: likewise, the scale behind the last.
+      drafted: judged drafts of each scale, summed over the batch [num_scales].
+      accepted: those that passed and were kept [num_scales].
+      agreed_tokens: tokens of judged drafts equal to the committed ones [num_scales].
+      makers: who made each sample's scale, ``MAKER_*`` [batch, num_scales].
+    """
+
+    target_calls: jax.Array
+    draft_calls: jax.Array
+    target_tokens: jax.Array
+    draft_tokens: jax.Array
+    drafts: jax.Array
+    window_starts: jax.Array
+    window_stops: jax.Array
+    drafted: jax.Array
+    accepted: jax.Array
+    agreed_tokens: jax.Array
+    makers: jax.Array
+
+    @classmethod
+    def make(cls, batch: int, num_scales: int, max_calls: int) -> Counters:
+        """All zero."""
+        # One array a field: donated buffers must not be shared.
+        return cls(
+            target_calls=jnp.zeros((), jnp.int32),
+            draft_calls=jnp.zeros((), jnp.int32),
+            target_tokens=jnp.zeros((), jnp.int32),
+            draft_tokens=jnp.zeros((), jnp.int32),
+            drafts=jnp.zeros((), jnp.int32),
+            window_starts=jnp.full((max_calls,), -1, jnp.int32),
+            window_stops=jnp.full((max_calls,), -1, jnp.int32),
+            drafted=jnp.zeros((num_scales,), jnp.int32),
+            accepted=jnp.zeros((num_scales,), jnp.int32),
+            agreed_tokens=jnp.zeros((num_scales,), jnp.int32),
+            makers=jnp.full((batch, num_scales), MAKER_NONE, jnp.int32),
+        )
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class Trace:
+    """What happened at each target call; kept in debugging mode alone.
+
+    Attributes:
+      proposed_tokens: tokens before the check, int32 [max_calls, batch, total_length].
+      committed_tokens: tokens after it, likewise; valid up to ``progress``.
+      progress: committed scales after it, int32 [max_calls, batch].
+      f_hat: f_hat of the committed scales, float32 [max_calls, batch, latent, latent, channels].
+    """
+
+    proposed_tokens: jax.Array
+    committed_tokens: jax.Array
+    progress: jax.Array
+    f_hat: jax.Array
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class DecodingState:
+    """The carry of the loop.
+
+    Attributes:
+      tokens: committed tokens, then proposals, int32 [batch, total_length].
+      progress: committed scales of each sample, int32 [batch]; a window starts at their minimum.
+      proposed: scales of each sample that hold committed or proposed tokens, int32 [batch].
+      f_hats: f_hat before each scale, see ``decoding.f_hat``.
+      draft_length: scales whose keys and values the draft's cache holds, int32 scalar.
+      target_cache: the target's; valid up to the committed scales.
+      draft_cache: the draft's, or None without a draft.
+      draft_logits: the draft's guided logits [batch, total_length, vocab] where the acceptance
+        rule needs them, else None.
+      counters: statistics.
+      trace: debugging mode alone.
+    """
+
+    tokens: jax.Array
+    progress: jax.Array
+    proposed: jax.Array
+    f_hats: jax.Array
+    draft_length: jax.Array
+    target_cache: KVCache
+    draft_cache: KVCache | None
+    draft_logits: jax.Array | None
+    counters: Counters
+    trace: Trace | None
+
+    @property
+    def committed(self) -> jax.Array:
+        """Scales committed for every sample, int32 scalar."""
+        return jnp.min(self.progress)
+
+
+def initial_state(
+    target: VAR,
+    draft: VAR | None,
+    quantizer: Quantizer,
+    request: Request,
+    *,
+    rows: int,
+    max_calls: int,
+    keep_draft_logits: bool,
+    trace: bool,
+) -> DecodingState:
+    """The state before the first scale.
+
+    Args:
+      target: the large model.
+      draft: the small model, or None.
+      quantizer: the shared quantizer.
+      request: the run's arrays.
+      rows: rows of the caches, 2 * batch under guidance.
+      max_calls: bound on the target calls.
+      keep_draft_logits: make room for the draft's logits.
+      trace: make room for a trace.
+    """
+    batch, pyramid = request.batch, target.config.pyramid
+    length = pyramid.total_length
+    f_hats = initial_f_hats(quantizer, batch)
+    return DecodingState(
+        tokens=jnp.full((batch, length), NO_TOKEN, jnp.int32),
+        progress=jnp.zeros((batch,), jnp.int32),
+        proposed=jnp.zeros((batch,), jnp.int32),
+        f_hats=f_hats,
+        draft_length=jnp.zeros((), jnp.int32),
+        target_cache=KVCache.make(target.config, rows, target.dtypes.compute_dtype),
+        draft_cache=(
+            None if draft is None else KVCache.make(draft.config, rows, draft.dtypes.compute_dtype)
+        ),
+        draft_logits=(
+            jnp.zeros((batch, length, target.config.vocab_size), jnp.float32)
+            if keep_draft_logits
+            else None
+        ),
+        counters=Counters.make(batch, pyramid.num_scales, max_calls),
+        trace=(
+            Trace(
+                proposed_tokens=jnp.full((max_calls, batch, length), NO_TOKEN, jnp.int32),
+                committed_tokens=jnp.full((max_calls, batch, length), NO_TOKEN, jnp.int32),
+                progress=jnp.zeros((max_calls, batch), jnp.int32),
+                f_hat=jnp.zeros((max_calls, *f_hats.shape[1:]), jnp.float32),
+            )
+            if trace
+            else None
+        ),
+    )

@@ -1,0 +1,89 @@
+"""Which windows of scales are drafted and checked: fixed, by schedule, or chosen as it goes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from sdvar_jax.config.validation import require
+from sdvar_jax.decoding.window import Window
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckWindow:
+    """A window the target checks in one forward.
+
+    Attributes:
+      window: the scales of the forward.
+      drafted: how many of them, from the first, hold drafts; the rest (one at most) is the bonus.
+    """
+
+    window: Window
+    drafted: int
+
+    @property
+    def drafted_stop(self) -> int:
+        """The scale behind the last drafted one."""
+        return self.window.start + self.drafted
+
+    @property
+    def has_bonus(self) -> bool:
+        """Whether its last scale is drawn from the target without a draft."""
+        return self.window.start + self.drafted < self.window.stop
+
+
+def check_window(start: int, gamma: int, limit: int, bonus: bool) -> CheckWindow:
+    """The window that drafts ``gamma`` scales from ``start``.
+
+    The bonus scale rides in the same forward: its input is known once the scale before it is
+    drafted. At the end of the pyramid it takes the place of the last draft.
+
+    Args:
+      start: first scale.
+      gamma: scales to draft; 0 lets the target make one scale itself.
+      limit: scale behind the last that is checked.
+      bonus: add a bonus scale.
+    """
+    if gamma == 0:
+        return CheckWindow(Window(start, start + 1), 0)
+    stop = min(start + gamma + int(bonus), limit)
+    return CheckWindow(Window(start, stop), min(gamma, stop - start - int(bonus)))
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowPlan:
+    """Every window that may be checked, laid out for ``lax.switch``.
+
+    Attributes:
+      windows: by start scale, then by choice; the same number of choices at every start.
+      choices: number of choices a start scale.
+      limit: scale behind the last that is checked.
+    """
+
+    windows: tuple[CheckWindow, ...]
+    choices: int
+    limit: int
+
+    def at(self, start: int, choice: int) -> CheckWindow:
+        """The window of a start scale and a choice."""
+        return self.windows[start * self.choices + choice]
+
+
+def plan_windows(gammas: tuple[tuple[int, ...], ...], limit: int, bonus: bool) -> WindowPlan:
+    """Lays out the windows.
+
+    Args:
+      gammas: for each start scale below ``limit`` the choices of gamma.
+      limit: scale behind the last that is checked.
+      bonus: add a bonus scale.
+    """
+    choices = len(gammas[0])
+    require(
+        all(len(options) == choices for options in gammas),
+        "every start scale needs the same number of gamma choices",
+    )
+    windows = [
+        check_window(start, gamma, limit, bonus)
+        for start, options in enumerate(gammas[:limit])
+        for gamma in options
+    ]
+    return WindowPlan(tuple(windows), choices, limit)
