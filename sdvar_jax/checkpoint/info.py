@@ -1,0 +1,196 @@
+"""What a checkpoint directory says about itself: ``checkpoint.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdvar_jax.checkpoint.compatibility import check_compatible, check_draft
+from sdvar_jax.config import VARConfig, VQVAEConfig
+from sdvar_jax.errors import SdvarError
+
+FORMAT_VERSION = 1
+INFO_FILE = "checkpoint.json"
+PARTS = ("var", "vqvae", "draft")
+STORAGES = ("orbax", "safetensors")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A file that a checkpoint was converted from.
+
+    Attributes:
+      name: its file name, without directories.
+      sha256: of its bytes, hexadecimal.
+      size: in bytes.
+    """
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PartInfo:
+    """One model of a checkpoint.
+
+    Attributes:
+      config: its shapes.
+      dtype: the widest dtype among its weights ("float32", "bfloat16", "float16").
+      parameters: number of weights.
+      size: of the weights in bytes.
+      torch_dtypes: PyTorch key -> dtype in the order of the source, for an export that equals it;
+        None where the model was not converted.
+    """
+
+    config: VARConfig | VQVAEConfig
+    dtype: str
+    parameters: int
+    size: int
+    torch_dtypes: Mapping[str, str] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointInfo:
+    """Everything about a checkpoint but its weights.
+
+    Attributes:
+      parts: "var" (the target), "vqvae", "draft" -> what is there.
+      storage: "orbax" or "safetensors".
+      sources: the files it was converted from.
+      class_names: a name a class, None where unknown.
+      created_by: program and version that wrote it.
+      format_version: of the directory's layout.
+    """
+
+    parts: Mapping[str, PartInfo]
+    storage: str = "orbax"
+    sources: tuple[Source, ...] = ()
+    class_names: tuple[str, ...] | None = None
+    created_by: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.parts) - set(PARTS))
+        if unknown or not self.parts:
+            raise SdvarError(f"a checkpoint holds one or more of {PARTS}, not {unknown or 'none'}")
+        if self.storage not in STORAGES:
+            raise SdvarError(f"unknown storage {self.storage!r}; use one of {STORAGES}")
+        var, draft = self.var_config, self.draft_config
+        if var is not None and self.vqvae_config is not None:
+            check_compatible(var, self.vqvae_config)
+        if var is not None and draft is not None:
+            check_draft(draft, var)
+        with_classes = var or draft
+        if self.class_names is not None and with_classes is not None:
+            names, classes = len(self.class_names), with_classes.num_classes
+            if names != classes:
+                raise SdvarError(f"{names} class names were given for {classes} classes")
+
+    @property
+    def var_config(self) -> VARConfig | None:
+        """Configuration of the target VAR, if there is one."""
+        return self._config("var")
+
+    @property
+    def vqvae_config(self) -> VQVAEConfig | None:
+        """Configuration of the VQVAE, if there is one."""
+        return self._config("vqvae")
+
+    @property
+    def draft_config(self) -> VARConfig | None:
+        """Configuration of the draft VAR, if there is one."""
+        return self._config("draft")
+
+    def _config(self, part: str) -> Any:
+        return self.parts[part].config if part in self.parts else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        parts = {
+            name: {
+                "config": part.config.to_dict(),
+                "dtype": part.dtype,
+                "parameters": part.parameters,
+                "size": part.size,
+                "torch_dtypes": None if part.torch_dtypes is None else dict(part.torch_dtypes),
+            }
+            for name, part in self.parts.items()
+        }
+        return {
+            "format_version": self.format_version,
+            "created_by": self.created_by,
+            "storage": self.storage,
+            "parts": parts,
+            "sources": [dataclasses.asdict(source) for source in self.sources],
+            "class_names": None if self.class_names is None else list(self.class_names),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CheckpointInfo:
+        """Reads what ``to_dict`` wrote.
+
+        Raises:
+          KeyError, TypeError, ValueError, AttributeError: it is something else.
+          SdvarError: a configuration is refused.
+        """
+        parts = {
+            name: PartInfo(
+                config=(VQVAEConfig if name == "vqvae" else VARConfig).from_dict(part["config"]),
+                dtype=part["dtype"],
+                parameters=int(part["parameters"]),
+                size=int(part["size"]),
+                torch_dtypes=part["torch_dtypes"],
+            )
+            for name, part in data["parts"].items()
+        }
+        names = data["class_names"]
+        return cls(
+            parts=parts,
+            storage=data["storage"],
+            sources=tuple(Source(**source) for source in data["sources"]),
+            class_names=None if names is None else tuple(names),
+            created_by=data["created_by"],
+            format_version=data["format_version"],
+        )
+
+
+def read_info(directory: Path | str) -> CheckpointInfo:
+    """Reads what a checkpoint says about itself; no weights are touched.
+
+    Raises:
+      SdvarError: there is no checkpoint, it is of another version, or its description is damaged.
+    """
+    path = Path(directory) / INFO_FILE
+    if not Path(directory).is_dir():
+        raise SdvarError(f"no checkpoint directory at {directory}")
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise SdvarError(
+            f"{directory} is not a checkpoint: it holds no {INFO_FILE}; make one with "
+            "`sdvar convert`"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise SdvarError(f"cannot read {path}: {error}; convert the checkpoint again") from error
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if version != FORMAT_VERSION:
+        raise SdvarError(
+            f"{directory} has checkpoint format {version}, this program reads {FORMAT_VERSION}; "
+            "convert it again or use the version that wrote it"
+        )
+    try:
+        return CheckpointInfo.from_dict(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SdvarError(
+            f"{path} is damaged ({type(error).__name__}: {error}); convert the checkpoint again"
+        ) from error
+
+
+def write_info(directory: Path, info: CheckpointInfo) -> None:
+    """Writes ``checkpoint.json`` into a directory that is being made."""
+    text = json.dumps(info.to_dict(), indent=1)
+    (directory / INFO_FILE).write_text(text + "\n", "utf-8")

@@ -1,0 +1,182 @@
+"""Weights of one model as an Orbax checkpoint, written and restored array by array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import type_handlers
+
+from sdvar_jax.checkpoint.assembly import flatten
+from sdvar_jax.checkpoint.lazy import LazyArray
+from sdvar_jax.errors import SdvarError
+
+Progress = Callable[[int], None]
+
+# How much of a checkpoint may be in flight at once while it is restored.
+_IN_FLIGHT_BYTES = 128 * 10**6
+# And how much is held while it is written.
+_BATCH_BYTES = 64 * 2**20
+
+
+class _InBatches(type_handlers.NumpyHandler):
+    """Writes lazy arrays as NumPy arrays, a batch read only once the one before is on disk."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        super().__init__(deepcopy_host_arrays=False)
+        self._progress = progress
+
+    async def serialize(
+        self,
+        values: Sequence[Any],
+        infos: Sequence[Any],
+        args: Sequence[ocp.SaveArgs] | None = None,
+    ) -> Sequence[Any]:
+        args = args or [ocp.SaveArgs()] * len(values)
+        for batch in _batches(values):
+            arrays = [value.read() for value in values[batch]]
+            for written in await super().serialize(arrays, infos[batch], args[batch]):
+                written.result()
+            if self._progress is not None:
+                self._progress(sum(value.nbytes for value in values[batch]))
+        return []
+
+
+def _batches(values: Sequence[LazyArray]) -> Iterator[slice]:
+    """Slices of ``values`` of about ``_BATCH_BYTES`` each: every batch costs a flush to disk."""
+    start, held = 0, 0
+    for i, value in enumerate(values):
+        if held and held + value.nbytes > _BATCH_BYTES:
+            yield slice(start, i)
+            start, held = i, 0
+        held += value.nbytes
+    if values:
+        yield slice(start, len(values))
+
+
+def write_orbax(
+    directory: Path, arrays: Mapping[str, LazyArray], progress: Progress | None = None
+) -> None:
+    """Writes arrays as the nested dict that their dotted paths describe.
+
+    Args:
+      directory: to be made; its parent exists.
+      arrays: dotted path -> array.
+      progress: called with the bytes of each array written.
+    """
+    registry = type_handlers.create_type_handler_registry(
+        (LazyArray, _InBatches(progress)), (jax.Array, type_handlers.ArrayHandler())
+    )
+    # Weights hardly compress; without it both ways are faster.
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
+    with ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(directory.resolve(), args=ocp.args.PyTreeSave(_nest_names(arrays)))
+
+
+def orbax_shapes(directory: Path) -> dict[str, tuple[int, ...]]:
+    """Dotted path -> shape of every array, from the metadata alone."""
+    return {path: tuple(leaf.shape) for path, leaf in flatten(_metadata(directory)).items()}
+
+
+def read_orbax(
+    directory: Path,
+    wanted: Mapping[str, jax.ShapeDtypeStruct],
+    progress: Progress | None = None,
+) -> dict[str, jax.Array]:
+    """Restores arrays straight to their dtype and sharding.
+
+    Args:
+      directory: that ``write_orbax`` made.
+      wanted: dotted path -> shape, dtype and sharding; exactly the arrays stored.
+      progress: called with the bytes restored, once all are.
+
+    Returns:
+      Dotted path -> array.
+
+    Raises:
+      SdvarError: files are missing or damaged.
+    """
+    abstract = _nest_names(wanted)
+    args = jax.tree.map(
+        lambda leaf: ocp.ArrayRestoreArgs(
+            dtype=leaf.dtype, sharding=leaf.sharding, global_shape=leaf.shape
+        ),
+        abstract,
+    )
+    largest = max(leaf.size * leaf.dtype.itemsize for leaf in wanted.values())
+    handler = ocp.PyTreeCheckpointHandler(
+        # Given in GB though the bound is far below one.
+        restore_concurrent_gb=max(_IN_FLIGHT_BYTES, 2 * largest) / 1e9,
+    )
+    try:
+        with ocp.Checkpointer(handler) as checkpointer:
+            restored = checkpointer.restore(
+                directory.resolve(), args=ocp.args.PyTreeRestore(abstract, restore_args=args)
+            )
+    except (ValueError, OSError, KeyError) as error:
+        raise _damaged(directory, error) from error
+    if progress is not None:
+        progress(sum(leaf.size * leaf.dtype.itemsize for leaf in wanted.values()))
+    return flatten(restored)
+
+
+def orbax_arrays(directory: Path) -> dict[str, LazyArray]:
+    """Every array as it is stored, each read when it is needed.
+
+    Raises:
+      SdvarError: the metadata is missing or damaged (from ``read``: an array is).
+    """
+    metadata = flatten(_metadata(directory))
+    nothing: dict[str, Any] = dict.fromkeys(metadata, ocp.PLACEHOLDER)
+
+    def reader(path: str) -> Callable[[], np.ndarray]:
+        def read() -> np.ndarray:
+            item = _nest_names({**nothing, path: 0})
+            args = _nest_names(dict.fromkeys(metadata, ocp.RestoreArgs(restore_type=np.ndarray)))
+            request = ocp.args.PyTreeRestore(item, restore_args=args)
+            try:
+                with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+                    restored = checkpointer.restore(directory.resolve(), args=request)
+            except (ValueError, OSError, KeyError) as error:
+                raise _damaged(directory, error) from error
+            return flatten(restored)[path]
+
+        return read
+
+    return {
+        path: LazyArray(tuple(leaf.shape), np.dtype(leaf.dtype), reader(path))
+        for path, leaf in metadata.items()
+    }
+
+
+def _metadata(directory: Path) -> Mapping[str, Any]:
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            metadata = checkpointer.metadata(directory.resolve())
+    except (ValueError, OSError, KeyError) as error:
+        raise _damaged(directory, error) from error
+    if metadata is None or metadata.item_metadata is None:
+        raise _damaged(directory, None)
+    return metadata.item_metadata.tree
+
+
+def _damaged(directory: Path, error: Exception | None) -> SdvarError:
+    lines = str(error).splitlines() if error else []
+    reason = lines[0][:200] if lines else "its metadata is missing"
+    return SdvarError(f"the weights in {directory} are incomplete or damaged: {reason}")
+
+
+def _nest_names(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts with the parts of the paths as names (Orbax has no int keys)."""
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, last = path.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return tree
