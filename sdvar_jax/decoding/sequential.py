@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sdvar_jax.decoding.f_hat import extend, initial_f_hats
 from sdvar_jax.decoding.request import Request, TokenSampling
@@ -70,6 +71,8 @@ def decode_scale(
     scale: int,
     request: Request,
     sampling: TokenSampling,
+    *,
+    mask: np.ndarray | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, KVCache]:
     """Makes one scale.
 
@@ -82,6 +85,7 @@ def decode_scale(
       scale: 0-based scale.
       request: the run's arrays.
       sampling: what is compiled in.
+      mask: bool [side**2, keys]; None lets the scale see all that is before it and itself.
 
     Returns:
       Guided logits [batch, side**2, vocab], tokens int32 [batch, side**2], f_hats with entry
@@ -89,7 +93,7 @@ def decode_scale(
     """
     pyramid, window = model.config.pyramid, Window(scale, scale + 1)
     logits, cache = forward_window(
-        model, quantizer, modulations, f_hats, cache, window, request, sampling
+        model, quantizer, modulations, f_hats, cache, window, request, sampling, mask=mask
     )
     tokens = draw_tokens(logits, request, sampling, pyramid, window)
     f_hats = after_scale(quantizer, f_hats, logits, tokens, scale, request, sampling)

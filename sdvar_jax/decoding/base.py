@@ -1,0 +1,80 @@
+"""What every decoder takes and gives."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, ClassVar
+
+import chex
+import jax
+
+from sdvar_jax.config import VARConfig
+from sdvar_jax.decoding.request import Request, TokenSampling
+from sdvar_jax.models import VAR, Quantizer
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingModels:
+    """The models of a run.
+
+    Attributes:
+      target: the model whose pictures are wanted.
+      quantizer: the VQVAE's quantizer, shared by both.
+      draft: the small model, where the decoder needs one.
+    """
+
+    target: VAR
+    quantizer: Quantizer
+    draft: VAR | None = None
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class Decoded:
+    """What a decoder made.
+
+    Attributes:
+      tokens: int32 [batch, total_length].
+      f_hats: f_hat before each scale and after the last, float32 [num_scales + 1, batch, latent,
+        latent, latent_channels].
+      counters: statistics of decoders that have any (``speculative.state.Counters``), else None.
+      trace: what happened at each target call, in debugging mode (``speculative.state.Trace``).
+    """
+
+    tokens: jax.Array
+    f_hats: jax.Array
+    counters: Any = None
+    trace: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder(abc.ABC):
+    """A way of making token maps: a frozen, hashable description that is compiled in."""
+
+    name: ClassVar[str]
+
+    @property
+    def needs_draft(self) -> bool:
+        """Whether a draft model must be given."""
+        return False
+
+    @property
+    def default_threshold(self) -> float:
+        """The dial used where the user gives none (speculative decoding)."""
+        return 1.0
+
+    def validate(
+        self, target: VARConfig, sampling: TokenSampling, threshold: float | None = None
+    ) -> None:
+        """Raises ``SdvarError`` where the settings do not suit the models, before any compile.
+
+        Args:
+          target: the target's shapes.
+          sampling: what is compiled in.
+          threshold: the dial the user gave, or None.
+        """
+        del target, sampling, threshold
+
+    @abc.abstractmethod
+    def decode(self, models: DecodingModels, request: Request, sampling: TokenSampling) -> Decoded:
+        """Makes all token maps of a batch; pure, to be compiled."""

@@ -1,0 +1,173 @@
+"""Handoff: one model makes the scales before ``entry``, the other the rest, without a check."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from sdvar_jax.config import ScalePyramid, VARConfig
+from sdvar_jax.config.validation import require
+from sdvar_jax.decoding.base import Decoded, Decoder, DecodingModels
+from sdvar_jax.decoding.f_hat import initial_f_hats
+from sdvar_jax.decoding.request import Request, TokenSampling
+from sdvar_jax.decoding.sequential import after_scale, decode_scale
+from sdvar_jax.decoding.window import (
+    Window,
+    class_modulations,
+    draw_tokens,
+    forward_window,
+)
+from sdvar_jax.models import KVCache
+from sdvar_jax.models.var import block_causal_mask, scale_of_position
+
+BLOCK_CAUSAL = 3
+MASKS = {
+    0: "no prefix at all",
+    1: "earlier scales and self, not the rest of its own scale",
+    2: "as 1, but the entry scale sees everything",
+    BLOCK_CAUSAL: "VAR's block-causal mask",
+    4: "own scale only",
+    5: "as 4, but the entry scale sees everything",
+}
+ORDERS = ("draft-target", "target-draft")
+
+
+def entry_mask(pyramid: ScalePyramid, entry: int, mask: int) -> np.ndarray:
+    """What the scales up to and including ``entry`` see in the forward that enters.
+
+    Args:
+      pyramid: the scales.
+      entry: 0-based scale of the handoff.
+      mask: number of the published mask, see ``MASKS``.
+
+    Returns:
+      bool [positions up to the entry scale's end, likewise].
+    """
+    stop = pyramid.offsets[entry + 1]
+    scales = scale_of_position(pyramid)[:stop]
+    block_causal = block_causal_mask(pyramid, 0, entry + 1)
+    own_scale = scales[:, None] == scales[None]
+    if mask == BLOCK_CAUSAL:
+        return block_causal
+    earlier_and_self = (block_causal & ~own_scale) | np.eye(stop, dtype=bool)
+    seen = earlier_and_self if mask in (1, 2) else own_scale
+    if mask in (2, 5):
+        seen = np.where((scales == entry)[:, None], True, seen)
+    return seen
+
+
+@dataclasses.dataclass(frozen=True)
+class Handoff(Decoder):
+    """One model makes the scales before ``entry``, the other those from it on.
+
+    "draft-target" is SDVAR's ``test3``; "target-draft" is collaborative decoding: the large model
+    makes the few small scales, the small one the many-token scales. When the second model enters
+    it fills its KV cache from the scales so far in one forward.
+
+    Attributes:
+      entry: 0-based first scale of the second model; 0 is the second alone, K the first alone.
+      order: which model comes first.
+      mask: attention mask of the entering forward as published, see ``MASKS``; 3 is the correct
+        one, the others are kept as published experiments. With 0 the second model's cache starts
+        at the entry scale.
+    """
+
+    entry: int
+    order: str = "target-draft"
+    mask: int = BLOCK_CAUSAL
+
+    name = "handoff"
+
+    def __post_init__(self) -> None:
+        require(
+            self.order in ORDERS, f"unknown order {self.order!r}; use one of {', '.join(ORDERS)}"
+        )
+        require(
+            self.mask in MASKS,
+            f"unknown mask {self.mask}; use one of "
+            + ", ".join(f"{number} ({meaning})" for number, meaning in MASKS.items()),
+        )
+
+    @property
+    def needs_draft(self) -> bool:
+        """Both models work."""
+        return True
+
+    def validate(
+        self, target: VARConfig, sampling: TokenSampling, threshold: float | None = None
+    ) -> None:
+        """Refuses an entry outside the pyramid."""
+        scales = target.pyramid.num_scales
+        require(
+            0 <= self.entry <= scales,
+            f"entry must lie in 0..{scales} for a pyramid of {scales} scales, got {self.entry}",
+        )
+
+    def decode(self, models: DecodingModels, request: Request, sampling: TokenSampling) -> Decoded:
+        """Makes all token maps of a batch."""
+        assert models.draft is not None
+        first, second = models.draft, models.target
+        if self.order == "target-draft":
+            first, second = second, first
+        quantizer, pyramid = models.quantizer, models.target.config.pyramid
+        f_hats = initial_f_hats(quantizer, request.batch)
+        token_maps = []
+
+        modulations = class_modulations(first, request, sampling)
+        rows = modulations.condition.shape[0]
+        cache = KVCache.make(first.config, rows, first.dtypes.compute_dtype)
+        for scale in range(self.entry):
+            _, tokens, f_hats, cache = decode_scale(
+                first, quantizer, modulations, f_hats, cache, scale, request, sampling
+            )
+            token_maps.append(tokens)
+
+        if self.entry < pyramid.num_scales:
+            modulations = class_modulations(second, request, sampling)
+            cache = KVCache.make(second.config, rows, second.dtypes.compute_dtype)
+            entry_scale = Window(self.entry, self.entry + 1)
+            if self.mask == 0:
+                hidden, entering = pyramid.offsets[self.entry], entry_scale
+                mask = _without_prefix(pyramid, self.entry, hidden)
+            else:
+                hidden, entering = 0, Window(0, self.entry + 1)
+                mask = entry_mask(pyramid, self.entry, self.mask)
+            logits, cache = forward_window(
+                second,
+                quantizer,
+                modulations,
+                f_hats,
+                cache,
+                entering,
+                request,
+                sampling,
+                mask=mask,
+                logits_of=entry_scale,
+            )
+            tokens = draw_tokens(logits, request, sampling, pyramid, entry_scale)
+            f_hats = after_scale(quantizer, f_hats, logits, tokens, self.entry, request, sampling)
+            token_maps.append(tokens)
+            for scale in range(self.entry + 1, pyramid.num_scales):
+                _, tokens, f_hats, cache = decode_scale(
+                    second,
+                    quantizer,
+                    modulations,
+                    f_hats,
+                    cache,
+                    scale,
+                    request,
+                    sampling,
+                    mask=_without_prefix(pyramid, scale, hidden),
+                )
+                token_maps.append(tokens)
+        return Decoded(tokens=jnp.concatenate(token_maps, axis=1), f_hats=f_hats)
+
+
+def _without_prefix(pyramid: ScalePyramid, scale: int, hidden: int) -> np.ndarray | None:
+    """Hides the first ``hidden`` positions from a scale, bool [side**2, keys]; None hides none."""
+    if hidden == 0:
+        return None
+    seen = np.arange(pyramid.offsets[scale + 1]) >= hidden
+    return np.broadcast_to(seen[None], (pyramid.lengths[scale], seen.size))

@@ -1,0 +1,281 @@
+"""Sampling with loaded models: batches, compilation and results around the pure decoders."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+from flax import nnx
+
+from sdvar_jax.checkpoint.compatibility import check_compatible, check_draft
+from sdvar_jax.config.validation import require
+from sdvar_jax.decoding import (
+    Decoded,
+    Decoder,
+    DecodingModels,
+    ForcedTokens,
+    Request,
+    TargetOnly,
+    TokenSampling,
+    make_request,
+)
+from sdvar_jax.decoding.window import Window, split_by_scale
+from sdvar_jax.errors import SdvarError
+from sdvar_jax.models import VAR, VQVAE
+from sdvar_jax.result import SampleResult
+from sdvar_jax.sampling import SamplingConfig
+
+Progress = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Definitions:
+    """The static half of the models."""
+
+    target: Any
+    vqvae: Any
+    draft: Any
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class _Weights:
+    """The arrays of the models."""
+
+    target: Any
+    vqvae: Any
+    draft: Any
+
+
+def _decode(
+    definitions: _Definitions,
+    weights: _Weights,
+    request: Request,
+    decoder: Decoder,
+    sampling: TokenSampling,
+) -> Decoded:
+    """Tokens and f_hat."""
+    vqvae = nnx.merge(definitions.vqvae, weights.vqvae)
+    draft = None if definitions.draft is None else nnx.merge(definitions.draft, weights.draft)
+    models = DecodingModels(
+        target=nnx.merge(definitions.target, weights.target),
+        quantizer=vqvae.quantizer,
+        draft=draft,
+    )
+    return decoder.decode(models, request, sampling)
+
+
+def _images(definitions: _Definitions, weights: _Weights, f_hat: jax.Array) -> jax.Array:
+    """Images in [0, 1], float32 [batch, side, side, 3], from f_hat."""
+    return (nnx.merge(definitions.vqvae, weights.vqvae).decode(f_hat) + 1.0) / 2.0
+
+
+def _decode_and_images(
+    definitions: _Definitions,
+    weights: _Weights,
+    request: Request,
+    decoder: Decoder,
+    sampling: TokenSampling,
+) -> tuple[Decoded, jax.Array]:
+    """Tokens, f_hat and images in one program."""
+    decoded = _decode(definitions, weights, request, decoder, sampling)
+    return decoded, _images(definitions, weights, decoded.f_hats[-1])
+
+
+class Pipeline:
+    """Loaded models, ready to sample.
+
+    One compiled program serves any seed, labels, guidance strength, top-k, top-p and threshold;
+    another batch size, decoder or switch (guidance off, filtering off) compiles anew.
+
+    Attributes:
+      target: the large model.
+      vqvae: turns f_hat into images.
+      draft: the small model, or None.
+    """
+
+    def __init__(
+        self, target: VAR, vqvae: VQVAE, draft: VAR | None = None, *, filter_method: str = "sort"
+    ) -> None:
+        """Checks that the models belong together.
+
+        Args:
+          target: the large model.
+          vqvae: the VQVAE it was trained with.
+          draft: the small model.
+          filter_method: how top-k and top-p find their threshold, see ``sampling.filtering``.
+
+        Raises:
+          SdvarError: they differ in pyramid, vocabulary, channels or classes.
+        """
+        check_compatible(target.config, vqvae.config)
+        if draft is not None:
+            check_draft(draft.config, target.config)
+        self.target, self.vqvae, self.draft = target, vqvae, draft
+        self.filter_method = filter_method
+        target_def, target_state = nnx.split(target)
+        vqvae_def, vqvae_state = nnx.split(vqvae)
+        draft_def, draft_state = (None, None) if draft is None else nnx.split(draft)
+        self._definitions = _Definitions(target_def, vqvae_def, draft_def)
+        self._weights = _Weights(target=target_state, vqvae=vqvae_state, draft=draft_state)
+        static = {"static_argnames": ("definitions", "decoder", "sampling")}
+        self._one_program = jax.jit(_decode_and_images, **static)
+        self._tokens_program = jax.jit(_decode, **static)
+        self._images_program = jax.jit(_images, static_argnames=("definitions",))
+        self._compiled: dict[Any, Any] = {}
+
+    def check_labels(self, labels: Sequence[int]) -> np.ndarray:
+        """Labels as int32 [samples]; ``SdvarError`` where one is out of range."""
+        array = np.asarray(labels)
+        require(array.ndim == 1 and array.size > 0, "give at least one class label")
+        classes = self.target.config.num_classes
+        wrong = sorted({int(label) for label in array if not 0 <= label < classes})
+        require(
+            not wrong, f"labels {wrong} are out of range; this model has classes 0..{classes - 1}"
+        )
+        return array.astype(np.int32)
+
+    def prepare(
+        self, decoder: Decoder, sampling: SamplingConfig, threshold: float | None = None
+    ) -> TokenSampling:
+        """Checks all settings before any compile and returns what of them is compiled in."""
+        config = self.target.config
+        if decoder.needs_draft and self.draft is None:
+            raise SdvarError(f"the {decoder.name} decoder needs a draft model; give one")
+        scales = config.pyramid.num_scales
+        require(
+            sampling.guidance_until is None or sampling.guidance_until <= scales,
+            f"guidance_until must lie in 0..{scales}, got {sampling.guidance_until}",
+        )
+        compiled_in = TokenSampling.of(sampling, scales, self.filter_method)
+        decoder.validate(config, compiled_in, threshold)
+        return compiled_in
+
+    def sample(
+        self,
+        labels: Sequence[int],
+        *,
+        seed: int = 0,
+        sampling: SamplingConfig = SamplingConfig(),
+        decoder: Decoder = TargetOnly(),
+        threshold: float | None = None,
+        batch_size: int | None = None,
+        forced: ForcedTokens | None = None,
+        measure: bool = False,
+        progress: Progress | None = None,
+    ) -> SampleResult:
+        """Samples one picture a label.
+
+        Args:
+          labels: class numbers, one a picture.
+          seed: 0 to 2**32 - 1; picture i of a request is fixed by (seed, i), whatever the batch.
+          sampling: guidance and filtering.
+          decoder: how token maps are made.
+          threshold: the acceptance rule's dial; None for the decoder's default.
+          batch_size: pictures a program call; None for all at once.
+          forced: tokens given from outside, of all pictures.
+          measure: run tokens and images as two programs and time each.
+          progress: called with the number of pictures finished.
+
+        Raises:
+          SdvarError: settings or labels are out of range.
+        """
+        labels_array = self.check_labels(labels)
+        compiled_in = self.prepare(decoder, sampling, threshold)
+        count = labels_array.size
+        batch = count if batch_size is None else min(batch_size, count)
+        require(batch >= 1, f"the batch size must be positive, got {batch_size}")
+        dial = decoder.default_threshold if threshold is None else threshold
+        timings: dict[str, float] = {"compile": 0.0}
+        parts: list[tuple[Decoded, jax.Array, int]] = []
+        for first in range(0, count, batch):
+            size = min(batch, count - first)
+            # The last batch is filled up, so that one program serves all.
+            rows = np.minimum(np.arange(first, first + batch), count - 1)
+            request = make_request(
+                labels_array[rows],
+                seed,
+                sampling,
+                self.target.config.pyramid,
+                first_sample=first,
+                threshold=dial,
+                forced=None if forced is None else jax.tree.map(lambda x, r=rows: x[r], forced),
+            )
+            decoded, images = self._run(request, decoder, compiled_in, timings, measure)
+            parts.append((jax.device_get(decoded), np.asarray(images), size))
+            if progress is not None:
+                progress(first + size)
+        return self._result(parts, labels_array, timings)
+
+    def _run(
+        self,
+        request: Request,
+        decoder: Decoder,
+        sampling: TokenSampling,
+        timings: dict[str, float],
+        measure: bool,
+    ) -> tuple[Decoded, jax.Array]:
+        """One batch through the compiled program or programs."""
+        static = {"definitions": self._definitions}
+        weights = self._weights
+        if not decoder.needs_draft:
+            # A draft that is not used must not be part of the program.
+            static = {"definitions": dataclasses.replace(self._definitions, draft=None)}
+            weights = weights.replace(draft=None)
+        chosen = {"decoder": decoder, "sampling": sampling}
+        if not measure:
+            program = self._compile(
+                self._one_program, timings, **static, weights=weights, request=request, **chosen
+            )
+            return program(weights=weights, request=request)
+        tokens_program = self._compile(
+            self._tokens_program, timings, **static, weights=weights, request=request, **chosen
+        )
+        start = time.perf_counter()
+        decoded = jax.block_until_ready(tokens_program(weights=weights, request=request))
+        middle = time.perf_counter()
+        f_hat = decoded.f_hats[-1]
+        images_program = self._compile(
+            self._images_program, timings, **static, weights=weights, f_hat=f_hat
+        )
+        compiled = time.perf_counter()
+        images = jax.block_until_ready(images_program(weights=weights, f_hat=f_hat))
+        timings["tokens"] = timings.get("tokens", 0.0) + middle - start
+        timings["images"] = timings.get("images", 0.0) + time.perf_counter() - compiled
+        return decoded, images
+
+    def _compile(self, program: Any, timings: dict[str, float], **arguments: Any) -> Any:
+        """The compiled program for arguments of these shapes; compile time is counted apart."""
+        shapes = tuple(
+            (leaf.shape, str(leaf.dtype), getattr(leaf, "sharding", None))
+            for leaf in jax.tree.leaves((arguments.get("request"), arguments.get("f_hat")))
+        )
+        structure = jax.tree.structure(arguments.get("request"))
+        key = (id(program), arguments.get("decoder"), arguments.get("sampling"), shapes, structure)
+        if key not in self._compiled:
+            start = time.perf_counter()
+            self._compiled[key] = program.lower(**arguments).compile()
+            timings["compile"] += time.perf_counter() - start
+        return self._compiled[key]
+
+    def _result(
+        self,
+        parts: list[tuple[Decoded, np.ndarray, int]],
+        labels: np.ndarray,
+        timings: dict[str, float],
+    ) -> SampleResult:
+        """Joins the batches."""
+        pyramid = self.target.config.pyramid
+        tokens = np.concatenate([decoded.tokens[:size] for decoded, _, size in parts])
+        whole = Window(0, pyramid.num_scales)
+        return SampleResult(
+            images=np.concatenate([images[:size] for _, images, size in parts]),
+            tokens=split_by_scale(tokens, pyramid, whole),
+            labels=labels,
+            timings=timings,
+            traces=tuple(d.trace for d, _, _ in parts if d.trace is not None),
+        )
