@@ -165,7 +165,7 @@ KEPT_BUFFERS = {"var": (), "vqvae": ("quantize.ema_vocab_hit_SV",)}
 
 
 def kind_of(config: Config) -> str:
-    """ "var" or "vqvae"."""
+    """The kind of model, "var" or "vqvae"."""
     return "var" if isinstance(config, VARConfig) else "vqvae"
 
 
