@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import chex
 import jax
 import numpy as np
-from flax import nnx
+from flax import nnx, struct
 
 from sdvar_jax.checkpoint.compatibility import check_compatible, check_draft
 from sdvar_jax.config.validation import require
@@ -24,7 +23,6 @@ from sdvar_jax.decoding import (
     TokenSampling,
     make_request,
 )
-from sdvar_jax.decoding.window import Window, split_by_scale
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import VAR, VQVAE
 from sdvar_jax.result import SampleResult
@@ -42,8 +40,7 @@ class _Definitions:
     draft: Any
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class _Weights:
+class _Weights(struct.PyTreeNode):
     """The arrays of the models."""
 
     target: Any
@@ -122,9 +119,9 @@ class Pipeline:
         draft_def, draft_state = (None, None) if draft is None else nnx.split(draft)
         self._definitions = _Definitions(target_def, vqvae_def, draft_def)
         self._weights = _Weights(target=target_state, vqvae=vqvae_state, draft=draft_state)
-        static = {"static_argnames": ("definitions", "decoder", "sampling")}
-        self._one_program = jax.jit(_decode_and_images, **static)
-        self._tokens_program = jax.jit(_decode, **static)
+        static = ("definitions", "decoder", "sampling")
+        self._one_program = jax.jit(_decode_and_images, static_argnames=static)
+        self._tokens_program = jax.jit(_decode, static_argnames=static)
         self._images_program = jax.jit(_images, static_argnames=("definitions",))
         self._compiled: dict[Any, Any] = {}
 
@@ -133,7 +130,8 @@ class Pipeline:
         array = np.asarray(labels)
         require(array.ndim == 1 and array.size > 0, "give at least one class label")
         classes = self.target.config.num_classes
-        wrong = sorted({int(label) for label in array if not 0 <= label < classes})
+        # The class count itself stands for "no class".
+        wrong = sorted({int(label) for label in array if not 0 <= label <= classes})
         require(
             not wrong, f"labels {wrong} are out of range; this model has classes 0..{classes - 1}"
         )
@@ -191,7 +189,7 @@ class Pipeline:
         require(batch >= 1, f"the batch size must be positive, got {batch_size}")
         dial = decoder.default_threshold if threshold is None else threshold
         timings: dict[str, float] = {"compile": 0.0}
-        parts: list[tuple[Decoded, jax.Array, int]] = []
+        parts: list[tuple[Decoded, np.ndarray, int]] = []
         for first in range(0, count, batch):
             size = min(batch, count - first)
             # The last batch is filled up, so that one program serves all.
@@ -271,10 +269,9 @@ class Pipeline:
         """Joins the batches."""
         pyramid = self.target.config.pyramid
         tokens = np.concatenate([decoded.tokens[:size] for decoded, _, size in parts])
-        whole = Window(0, pyramid.num_scales)
         return SampleResult(
             images=np.concatenate([images[:size] for _, images, size in parts]),
-            tokens=split_by_scale(tokens, pyramid, whole),
+            tokens=tuple(np.split(tokens, pyramid.offsets[1:-1], axis=1)),
             labels=labels,
             timings=timings,
             traces=tuple(d.trace for d, _, _ in parts if d.trace is not None),

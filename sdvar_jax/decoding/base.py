@@ -6,8 +6,8 @@ import abc
 import dataclasses
 from typing import Any, ClassVar
 
-import chex
 import jax
+from flax import struct
 
 from sdvar_jax.config import VARConfig
 from sdvar_jax.decoding.request import Request, TokenSampling
@@ -29,8 +29,7 @@ class DecodingModels:
     draft: VAR | None = None
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class Decoded:
+class Decoded(struct.PyTreeNode):
     """What a decoder made.
 
     Attributes:

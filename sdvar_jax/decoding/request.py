@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from sdvar_jax.config import ScalePyramid
 from sdvar_jax.errors import SdvarError
@@ -17,8 +18,7 @@ from sdvar_jax.sampling.filtering import METHODS
 _MAX_SEED = 2**32 - 1
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class ForcedTokens:
+class ForcedTokens(struct.PyTreeNode):
     """Tokens given from outside (in-painting and editing by teacher forcing).
 
     Attributes:
@@ -30,8 +30,7 @@ class ForcedTokens:
     forced: jax.Array
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class Request:
+class Request(struct.PyTreeNode):
     """One batch of samples to decode.
 
     Attributes:
@@ -42,6 +41,8 @@ class Request:
       top_k: int32 scalar, 0 keeps all.
       top_p: float32 scalar, 0 keeps all.
       threshold: float32 scalar, the acceptance rule's dial (speculative decoding).
+      acceptance_seen: drafted scales accepted and judged in earlier batches, float32 [2]; what
+        adaptive windows start from.
       forced: tokens given from outside, or None.
     """
 
@@ -52,6 +53,7 @@ class Request:
     top_k: jax.Array
     top_p: jax.Array
     threshold: jax.Array
+    acceptance_seen: jax.Array
     forced: ForcedTokens | None = None
 
     @property
@@ -102,6 +104,7 @@ def make_request(
     *,
     first_sample: int = 0,
     threshold: float = 1.0,
+    acceptance_seen: tuple[float, float] = (0.0, 0.0),
     forced: ForcedTokens | None = None,
 ) -> Request:
     """Builds a request on the host.
@@ -113,6 +116,7 @@ def make_request(
       pyramid: the target's scales.
       first_sample: number of the first sample of the batch in the whole request.
       threshold: the acceptance rule's dial.
+      acceptance_seen: drafted scales accepted and judged so far.
       forced: tokens given from outside.
 
     Raises:
@@ -131,5 +135,6 @@ def make_request(
         top_k=jnp.asarray(config.top_k, jnp.int32),
         top_p=jnp.asarray(config.top_p, jnp.float32),
         threshold=jnp.asarray(threshold, jnp.float32),
+        acceptance_seen=jnp.asarray(acceptance_seen, jnp.float32),
         forced=forced,
     )

@@ -10,9 +10,9 @@ import abc
 import dataclasses
 from typing import ClassVar
 
-import chex
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from sdvar_jax.config.validation import require
 from sdvar_jax.errors import SdvarError
@@ -21,8 +21,7 @@ from sdvar_jax.errors import SdvarError
 _COUNT_SLACK = 1e-3
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class Check:
+class Check(struct.PyTreeNode):
     """What the target saw of one window.
 
     The first ``drafted`` positions hold drafted scales; a bonus scale may follow them.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import chex
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from sdvar_jax.decoding.f_hat import NO_TOKEN, initial_f_hats
 from sdvar_jax.decoding.request import Request
@@ -22,8 +22,7 @@ MAKER_NAMES = (
 )
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class Counters:
+class Counters(struct.PyTreeNode):
     """Counts kept while decoding; all int32.
 
     Attributes:
@@ -35,9 +34,10 @@ class Counters:
       drafts: checks with at least one drafted scale, scalar.
       window_starts: first scale of each target call [max_calls], -1 where there was none.
       window_stops: likewise, the scale behind the last.
-      drafted: judged drafts of each scale, summed over the batch [num_scales].
+      drafted: drafts of each scale that were checked, summed over the batch [num_scales].
       accepted: those that passed and were kept [num_scales].
-      agreed_tokens: tokens of judged drafts equal to the committed ones [num_scales].
+      rejected: those at which a window ended [num_scales]; drafts behind them were not judged.
+      agreed_tokens: drafted tokens equal to the target's, of all drafts checked [num_scales].
       makers: who made each sample's scale, ``MAKER_*`` [batch, num_scales].
     """
 
@@ -50,6 +50,7 @@ class Counters:
     window_stops: jax.Array
     drafted: jax.Array
     accepted: jax.Array
+    rejected: jax.Array
     agreed_tokens: jax.Array
     makers: jax.Array
 
@@ -67,13 +68,13 @@ class Counters:
             window_stops=jnp.full((max_calls,), -1, jnp.int32),
             drafted=jnp.zeros((num_scales,), jnp.int32),
             accepted=jnp.zeros((num_scales,), jnp.int32),
+            rejected=jnp.zeros((num_scales,), jnp.int32),
             agreed_tokens=jnp.zeros((num_scales,), jnp.int32),
             makers=jnp.full((batch, num_scales), MAKER_NONE, jnp.int32),
         )
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class Trace:
+class Trace(struct.PyTreeNode):
     """What happened at each target call; kept in debugging mode alone.
 
     Attributes:
@@ -89,8 +90,7 @@ class Trace:
     f_hat: jax.Array
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class DecodingState:
+class DecodingState(struct.PyTreeNode):
     """The carry of the loop.
 
     Attributes:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import chex
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax.typing import DTypeLike
 
 from sdvar_jax.config import VARConfig
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class KVCache:
+class KVCache(struct.PyTreeNode):
     """Keys and values of every block, written at a scale's offset and read up to its end.
 
     The cache knows nothing of how much of it is valid: a decoder reads only what it has committed,

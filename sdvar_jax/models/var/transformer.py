@@ -5,7 +5,7 @@ from __future__ import annotations
 import chex
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import nnx, struct
 
 from sdvar_jax.config import FLOAT32, DTypePolicy, VARConfig
 from sdvar_jax.models.var.block import Block, layer_norm
@@ -20,8 +20,7 @@ from sdvar_jax.models.var.initializers import (
 from sdvar_jax.models.var.masks import block_causal_mask
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
-class Modulations:
+class Modulations(struct.PyTreeNode):
     """Everything that depends on the class alone, computed once an image.
 
     Attributes:

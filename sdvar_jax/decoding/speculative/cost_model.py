@@ -1,0 +1,202 @@
+"""What a forward costs, and which windows follow from it.
+
+A forward over n tokens takes about max(reading the weights, computing the tokens) plus launches;
+small scales cost weight reads and launches, so many are checked for the price of one, large scales
+cost arithmetic, so checking them is never free. An affine law in n fits measured times well enough
+to choose windows by.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sdvar_jax.config import ScalePyramid
+from sdvar_jax.config.validation import require
+from sdvar_jax.decoding.speculative.windows import WindowPlan, check_window
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardCost:
+    """Seconds of one forward over n tokens: ``fixed + per_token * n``."""
+
+    fixed: float
+    per_token: float
+
+    def __post_init__(self) -> None:
+        require(
+            self.fixed >= 0 and self.per_token >= 0 and self.fixed + self.per_token > 0,
+            f"a forward cannot cost nothing or less, got {self}",
+        )
+
+    def seconds(self, tokens: int) -> float:
+        """Seconds of a forward over ``tokens`` tokens."""
+        return self.fixed + self.per_token * tokens
+
+    @classmethod
+    def fit(cls, tokens: Sequence[int], seconds: Sequence[float]) -> ForwardCost:
+        """Least squares in relative error over measured forwards, both terms kept from below 0."""
+        n, t = np.asarray(tokens, float), np.asarray(seconds, float)
+        require(n.size >= 2 and n.shape == t.shape, "fit needs two or more measured forwards")
+        columns = np.stack([np.ones_like(n), n], axis=1) / t[:, None]
+        (fixed, per_token), *_ = np.linalg.lstsq(columns, np.ones_like(t), rcond=None)
+        return cls(max(float(fixed), 0.0), max(float(per_token), 1e-12))
+
+
+@dataclasses.dataclass(frozen=True)
+class CostModel:
+    """Costs of the draft's and the target's forwards in the same unit.
+
+    Attributes:
+      draft: of one forward of the draft.
+      target: of one forward of the target.
+    """
+
+    draft: ForwardCost
+    target: ForwardCost
+
+
+# Fitted by ``python -m benchmarks.windows`` style measurements is better; this is the shape of
+# d16 and d30 at batch 1, in units of the draft's smallest forward.
+DEFAULT_COST = CostModel(
+    draft=ForwardCost(fixed=1.0, per_token=0.005), target=ForwardCost(fixed=2.6, per_token=0.02)
+)
+
+
+def expected_time(
+    gammas: Sequence[int],
+    acceptance: Sequence[float],
+    pyramid: ScalePyramid,
+    cost: CostModel,
+    limit: int,
+    bonus: bool,
+) -> float:
+    """Expected seconds of a batch of one under a gamma a start scale.
+
+    Args:
+      gammas: gamma at each start scale below ``limit``.
+      acceptance: probability that a drafted scale passes, [num_scales].
+      pyramid: the scales.
+      cost: of the forwards.
+      limit: scale behind the last that is checked; the draft alone makes those behind it.
+      bonus: whether windows end with a bonus scale.
+    """
+    tail = sum(cost.draft.seconds(n) for n in pyramid.lengths[limit:])
+    remaining = [0.0] * (limit + 1)
+    for start in reversed(range(limit)):
+        remaining[start] = _expected_from(
+            start, gammas[start], acceptance, pyramid, cost, limit, bonus, remaining
+        )
+    return remaining[0] + tail
+
+
+def _expected_from(
+    start: int,
+    gamma: int,
+    acceptance: Sequence[float],
+    pyramid: ScalePyramid,
+    cost: CostModel,
+    limit: int,
+    bonus: bool,
+    remaining: Sequence[float],
+) -> float:
+    """Expected seconds from ``start`` on if ``gamma`` is used there."""
+    checked = check_window(start, gamma, limit, bonus)
+    window = checked.window
+    tokens = pyramid.offsets[window.stop] - pyramid.offsets[start]
+    seconds = cost.target.seconds(tokens)
+    reached = 1.0
+    for scale in range(start, checked.drafted_stop):
+        seconds += cost.draft.seconds(pyramid.lengths[scale])
+        # Rejected here: the target's own tokens are committed, the next window starts behind.
+        seconds += reached * (1 - acceptance[scale]) * remaining[scale + 1]
+        reached *= acceptance[scale]
+    return seconds + reached * remaining[window.stop]
+
+
+def best_gammas(
+    acceptance: Sequence[float],
+    pyramid: ScalePyramid,
+    cost: CostModel,
+    *,
+    limit: int | None = None,
+    bonus: bool = True,
+) -> tuple[int, ...]:
+    """The gamma at each start scale with the least expected time, by dynamic programming.
+
+    Args:
+      acceptance: probability that a drafted scale passes, [num_scales].
+      pyramid: the scales.
+      cost: of the forwards.
+      limit: scale behind the last that is checked; None checks all.
+      bonus: whether windows end with a bonus scale.
+
+    Returns:
+      One gamma a start scale; 0 where the target does better alone.
+    """
+    require(
+        len(acceptance) == pyramid.num_scales,
+        f"give an acceptance for each of the {pyramid.num_scales} scales",
+    )
+    limit = pyramid.num_scales if limit is None else limit
+    remaining = [0.0] * (limit + 1)
+    gammas = [0] * limit
+    for start in reversed(range(limit)):
+        options = {
+            gamma: _expected_from(start, gamma, acceptance, pyramid, cost, limit, bonus, remaining)
+            for gamma in range(limit - start + 1)
+        }
+        gammas[start] = min(options, key=options.__getitem__)
+        remaining[start] = options[gammas[start]]
+    return tuple(gammas)
+
+
+@functools.lru_cache(maxsize=32)
+def _window_costs(
+    plan: WindowPlan, pyramid: ScalePyramid, cost: CostModel
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cost of each window [windows], and of its scales made by the target [windows, scales]."""
+    costs = np.zeros(len(plan.windows), np.float32)
+    saved = np.zeros((len(plan.windows), pyramid.num_scales), np.float32)
+    for i, checked in enumerate(plan.windows):
+        window = checked.window
+        tokens = pyramid.offsets[window.stop] - pyramid.offsets[window.start]
+        costs[i] = cost.target.seconds(tokens) + sum(
+            cost.draft.seconds(pyramid.lengths[scale])
+            for scale in range(window.start, checked.drafted_stop)
+        )
+        for j, scale in enumerate(window.scales):
+            saved[i, j] = cost.target.seconds(pyramid.lengths[scale])
+    return costs, saved
+
+
+def choose_window(
+    plan: WindowPlan,
+    pyramid: ScalePyramid,
+    cost: CostModel,
+    start: jax.Array,
+    acceptance: jax.Array,
+) -> jax.Array:
+    """The choice at ``start`` that makes most of the time it takes, as one int32 scalar.
+
+    The j-th scale of a window is committed if the j drafts before it pass, so a window is worth
+    the target time of its scales weighed by acceptance**j; divided by its cost that is its
+    speed-up over the target alone.
+
+    Args:
+      plan: the windows.
+      pyramid: the scales.
+      cost: of the forwards.
+      start: first scale, int32 scalar.
+      acceptance: probability that a drafted scale passes, float32 scalar.
+    """
+    costs, saved = _window_costs(plan, pyramid, cost)
+    weights = acceptance ** jnp.arange(pyramid.num_scales, dtype=jnp.float32)
+    speedup = jnp.matmul(jnp.asarray(saved), weights) / jnp.asarray(costs)
+    by_start = speedup.reshape(-1, plan.choices)
+    return jnp.argmax(by_start[start], axis=-1).astype(jnp.int32)

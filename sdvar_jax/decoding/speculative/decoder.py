@@ -1,0 +1,246 @@
+"""Speculative decoding at the level of scales, as one compiled loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sdvar_jax.config import ScalePyramid, VARConfig
+from sdvar_jax.config.validation import require
+from sdvar_jax.decoding.base import Decoded, Decoder, DecodingModels
+from sdvar_jax.decoding.request import Request, TokenSampling
+from sdvar_jax.decoding.speculative.acceptance import AcceptanceRule, Exact
+from sdvar_jax.decoding.speculative.checking import check_window_once
+from sdvar_jax.decoding.speculative.commit import commit_unchecked
+from sdvar_jax.decoding.speculative.cost_model import DEFAULT_COST, CostModel, choose_window
+from sdvar_jax.decoding.speculative.drafting import propose_until
+from sdvar_jax.decoding.speculative.run import SpeculativeRun
+from sdvar_jax.decoding.speculative.state import DecodingState, initial_state
+from sdvar_jax.decoding.speculative.windows import WindowPlan, plan_windows
+from sdvar_jax.decoding.window import class_modulations
+
+ADAPTIVE = "adaptive"
+COMMITS = ("target", "draft")
+PROGRESSES = ("per-sample", "minimum")
+# An optimistic start of the acceptance estimate: one drafted scale, accepted.
+_PRIOR_ACCEPTED, _PRIOR_JUDGED = 1.0, 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Speculative(Decoder):
+    """The draft proposes the next scales, the target checks them in one forward.
+
+    Attributes:
+      gamma: scales to draft a check: a number, one for each start scale, or "adaptive", which
+        chooses by the cost model and the acceptance seen so far.
+      accept: when a drafted scale passes.
+      commit: tokens of an accepted scale, the "target"'s or the "draft"'s. The two differ under
+        relaxed rules alone; there the target's correct single tokens.
+      bonus: check one scale more than was drafted: its input is known and it comes for free.
+      recycle: after a rejection the target's own tokens for the later scales of the window are the
+        next proposals, in place of new drafts.
+      refine: the draft makes all scales, the target corrects all of them in one forward, this many
+        times at the most; then everything is committed. Implies ``recycle``.
+      check_until: check the scales before this one only; the draft alone makes the rest.
+      progress: in a batch, "per-sample" keeps what a sample got beyond the slowest one, "minimum"
+        takes all samples back to it.
+      self_speculative: no draft model; recycled tokens are the only proposals.
+      adaptive_gammas: the choices of "adaptive".
+      cost: costs of the forwards that "adaptive" goes by.
+      trace: keep what happened at each target call.
+    """
+
+    gamma: int | tuple[int, ...] | str = 3
+    accept: AcceptanceRule = Exact()
+    commit: str = "target"
+    bonus: bool = True
+    recycle: bool = False
+    refine: int | None = None
+    check_until: int | None = None
+    progress: str = "per-sample"
+    self_speculative: bool = False
+    adaptive_gammas: tuple[int, ...] = (0, 2, 9)
+    cost: CostModel = DEFAULT_COST
+    trace: bool = False
+
+    name = "speculative"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.gamma, str):
+            require(
+                self.gamma == ADAPTIVE,
+                f'gamma must be a number, a list of numbers or "adaptive", got {self.gamma!r}',
+            )
+        else:
+            numbers = (self.gamma,) if isinstance(self.gamma, int) else self.gamma
+            lowest = 1 if isinstance(self.gamma, int) else 0
+            require(
+                len(numbers) > 0 and min(numbers) >= lowest,
+                f"gamma must be at least 1 (0 is allowed in a list), got {self.gamma}",
+            )
+        require(
+            self.commit in COMMITS,
+            f"unknown commit {self.commit!r}; use one of {', '.join(COMMITS)}",
+        )
+        require(
+            self.progress in PROGRESSES,
+            f"unknown progress {self.progress!r}; use one of {', '.join(PROGRESSES)}",
+        )
+        require(
+            self.refine is None or self.refine >= 1,
+            f"refine must be at least 1, got {self.refine}",
+        )
+        require(
+            not (self.accept.lossless and self.commit == "draft"),
+            f"commit 'draft' changes nothing but statistics under {self.accept.name!r}; "
+            "leave it at 'target'",
+        )
+        require(
+            not (self.accept.needs_draft_logits and self.recycles),
+            f"{self.accept.name!r} judges by the draft's probabilities, which recycled tokens do "
+            "not have; use exact, match or topk with recycle, refine and self-speculation",
+        )
+        require(
+            len(self.adaptive_gammas) > 0 and min(self.adaptive_gammas) >= 0,
+            f"adaptive_gammas must be 0 or more, got {self.adaptive_gammas}",
+        )
+        require(
+            not (self.self_speculative and self.check_until is not None),
+            "check_until hands over to the draft, and self-speculation has none",
+        )
+
+    @property
+    def recycles(self) -> bool:
+        """Whether the target's tokens behind a rejection are proposed again."""
+        return self.recycle or self.refine is not None or self.self_speculative
+
+    @property
+    def needs_draft(self) -> bool:
+        """Whether a draft model must be given."""
+        return not self.self_speculative
+
+    @property
+    def default_threshold(self) -> float:
+        """The acceptance rule's own."""
+        return self.accept.default_threshold
+
+    def limit(self, num_scales: int) -> int:
+        """Scale behind the last that is checked."""
+        return num_scales if self.check_until is None else self.check_until
+
+    def validate(
+        self, target: VARConfig, sampling: TokenSampling, threshold: float | None = None
+    ) -> None:
+        """Refuses settings that do not suit the pyramid, the rule or the sampling."""
+        scales = target.pyramid.num_scales
+        self.accept.check_threshold(threshold)
+        require(
+            not sampling.more_smooth,
+            "more_smooth feeds mixtures on that no token stands for, so there is nothing to check; "
+            "use it with the target, draft or handoff decoder",
+        )
+        require(
+            self.check_until is None or 1 <= self.check_until <= scales,
+            f"check_until must lie in 1..{scales}, got {self.check_until}",
+        )
+        require(
+            not isinstance(self.gamma, int) or self.gamma <= scales,
+            f"gamma must be at most {scales}, the number of scales, got {self.gamma}",
+        )
+        require(
+            not isinstance(self.gamma, tuple) or len(self.gamma) in (1, self.limit(scales)),
+            f"give one gamma for each of the {self.limit(scales)} checked scales, got {self.gamma}",
+        )
+
+    def plan(self, pyramid: ScalePyramid) -> WindowPlan:
+        """The windows that may be checked."""
+        limit = self.limit(pyramid.num_scales)
+        if self.refine is not None:
+            options: tuple[tuple[int, ...], ...] = ((pyramid.num_scales,),) * limit
+        elif self.gamma == ADAPTIVE:
+            options = (self.adaptive_gammas,) * limit
+        elif isinstance(self.gamma, int):
+            options = ((self.gamma,),) * limit
+        else:
+            gammas = self.gamma * limit if len(self.gamma) == 1 else self.gamma
+            options = tuple((int(gamma),) for gamma in gammas)
+        return plan_windows(options, limit, self.bonus)
+
+    def decode(self, models: DecodingModels, request: Request, sampling: TokenSampling) -> Decoded:
+        """Makes all token maps of a batch."""
+        draft = None if self.self_speculative else models.draft
+        pyramid = models.target.config.pyramid
+        run = SpeculativeRun(
+            models=dataclasses.replace(models, draft=draft),
+            target_modulations=class_modulations(models.target, request, sampling),
+            draft_modulations=(
+                None if draft is None else class_modulations(draft, request, sampling)
+            ),
+            request=request,
+            sampling=sampling,
+            rule=self.accept,
+            plan=self.plan(pyramid),
+            commit_draft=self.commit == "draft",
+            recycle=self.recycles,
+            per_sample=self.progress == "per-sample",
+            refine=self.refine,
+        )
+        state = initial_state(
+            models.target,
+            draft,
+            models.quantizer,
+            request,
+            rows=run.target_modulations.condition.shape[0],
+            max_calls=pyramid.num_scales,
+            keep_draft_logits=self.accept.needs_draft_logits,
+            trace=self.trace,
+        )
+        state = jax.lax.while_loop(
+            lambda state: state.committed < pyramid.num_scales,
+            functools.partial(self._step, run),
+            state,
+        )
+        return Decoded(
+            tokens=state.tokens,
+            f_hats=state.f_hats,
+            counters=state.counters,
+            trace=state.trace,
+        )
+
+    def _step(self, run: SpeculativeRun, state: DecodingState) -> DecodingState:
+        """Drafts and checks one window; behind the last checked scale, drafts the rest."""
+        plan, scales = run.plan, run.pyramid.num_scales
+        branches = [
+            functools.partial(check_window_once, run, checked=checked) for checked in plan.windows
+        ]
+        stops = [checked.drafted_stop for checked in plan.windows]
+        index = state.committed * plan.choices
+        if plan.choices > 1:
+            start = jnp.minimum(state.committed, plan.limit - 1)
+            index = index + choose_window(
+                plan, run.pyramid, self.cost, start, self._acceptance(run, state)
+            )
+        if plan.limit < scales:
+            branches.append(functools.partial(commit_unchecked, run))
+            stops.append(scales)
+            index = jnp.where(state.committed >= plan.limit, len(plan.windows), index)
+        if run.models.draft is not None:
+            stop = jnp.asarray(np.asarray(stops, np.int32))[index]
+            state = propose_until(run, state, stop, catches_up=self._draft_may_lag(plan))
+        return jax.lax.switch(index, branches, state)
+
+    def _draft_may_lag(self, plan: WindowPlan) -> bool:
+        """Whether scales get tokens that the draft did not make itself."""
+        undrafted = any(checked.drafted_stop < checked.window.stop for checked in plan.windows)
+        return undrafted or self.recycles
+
+    def _acceptance(self, run: SpeculativeRun, state: DecodingState) -> jax.Array:
+        """Share of judged scales that passed, of earlier batches and this one so far."""
+        accepted = jnp.sum(state.counters.accepted) + run.request.acceptance_seen[0]
+        rejected = jnp.sum(state.counters.rejected)
+        judged = jnp.sum(state.counters.accepted) + rejected + run.request.acceptance_seen[1]
+        return (accepted + _PRIOR_ACCEPTED) / (judged + _PRIOR_JUDGED)
