@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx, struct
 
 from sdvar_jax.checkpoint.compatibility import check_compatible, check_draft
+from sdvar_jax.config import VARConfig
 from sdvar_jax.config.validation import require
 from sdvar_jax.decoding import (
     Decoded,
@@ -23,6 +24,7 @@ from sdvar_jax.decoding import (
     TokenSampling,
     make_request,
 )
+from sdvar_jax.decoding.statistics import DecodingStatistics
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import VAR, VQVAE
 from sdvar_jax.result import SampleResult
@@ -83,6 +85,50 @@ def _decode_and_images(
     return decoded, _images(definitions, weights, decoded.f_hats[-1])
 
 
+def _acceptance_seen(batches: Sequence[Decoded]) -> tuple[float, float]:
+    """Drafted scales accepted and judged in the batches so far."""
+    counters = [decoded.counters for decoded in batches if decoded.counters is not None]
+    accepted = sum(float(np.sum(c.accepted)) for c in counters)
+    return accepted, accepted + sum(float(np.sum(c.rejected)) for c in counters)
+
+
+def check_settings(
+    target: VARConfig,
+    decoder: Decoder,
+    sampling: SamplingConfig,
+    *,
+    has_draft: bool,
+    threshold: float | None = None,
+    filter_method: str = "sort",
+) -> TokenSampling:
+    """Checks the settings of a run; no model needs to be loaded.
+
+    Args:
+      target: the target's shapes.
+      decoder: how token maps are made.
+      sampling: guidance and filtering.
+      has_draft: whether there is a draft model.
+      threshold: the acceptance rule's dial; None for the decoder's default.
+      filter_method: how top-k and top-p find their threshold.
+
+    Returns:
+      What of the settings is compiled in.
+
+    Raises:
+      SdvarError: they do not suit the models or each other.
+    """
+    if decoder.needs_draft and not has_draft:
+        raise SdvarError(f"the {decoder.name} decoder needs a draft model; give one")
+    scales = target.pyramid.num_scales
+    require(
+        sampling.guidance_until is None or sampling.guidance_until <= scales,
+        f"guidance_until must lie in 0..{scales}, got {sampling.guidance_until}",
+    )
+    compiled_in = TokenSampling.of(sampling, scales, filter_method)
+    decoder.validate(target, compiled_in, threshold)
+    return compiled_in
+
+
 class Pipeline:
     """Loaded models, ready to sample.
 
@@ -141,17 +187,14 @@ class Pipeline:
         self, decoder: Decoder, sampling: SamplingConfig, threshold: float | None = None
     ) -> TokenSampling:
         """Checks all settings before any compile and returns what of them is compiled in."""
-        config = self.target.config
-        if decoder.needs_draft and self.draft is None:
-            raise SdvarError(f"the {decoder.name} decoder needs a draft model; give one")
-        scales = config.pyramid.num_scales
-        require(
-            sampling.guidance_until is None or sampling.guidance_until <= scales,
-            f"guidance_until must lie in 0..{scales}, got {sampling.guidance_until}",
+        return check_settings(
+            self.target.config,
+            decoder,
+            sampling,
+            has_draft=self.draft is not None,
+            threshold=threshold,
+            filter_method=self.filter_method,
         )
-        compiled_in = TokenSampling.of(sampling, scales, self.filter_method)
-        decoder.validate(config, compiled_in, threshold)
-        return compiled_in
 
     def sample(
         self,
@@ -201,6 +244,7 @@ class Pipeline:
                 self.target.config.pyramid,
                 first_sample=first,
                 threshold=dial,
+                acceptance_seen=_acceptance_seen([decoded for decoded, _, _ in parts]),
                 forced=None if forced is None else jax.tree.map(lambda x, r=rows: x[r], forced),
             )
             decoded, images = self._run(request, decoder, compiled_in, timings, measure)
@@ -269,10 +313,13 @@ class Pipeline:
         """Joins the batches."""
         pyramid = self.target.config.pyramid
         tokens = np.concatenate([decoded.tokens[:size] for decoded, _, size in parts])
+        counters = [decoded.counters for decoded, _, _ in parts if decoded.counters is not None]
+        sizes = [size for _, _, size in parts]
         return SampleResult(
             images=np.concatenate([images[:size] for _, images, size in parts]),
             tokens=tuple(np.split(tokens, pyramid.offsets[1:-1], axis=1)),
             labels=labels,
+            statistics=DecodingStatistics.of(counters, sizes, pyramid) if counters else None,
             timings=timings,
             traces=tuple(d.trace for d, _, _ in parts if d.trace is not None),
         )

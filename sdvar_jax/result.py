@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
+
+from sdvar_jax.decoding.speculative.state import Trace
+from sdvar_jax.decoding.statistics import DecodingStatistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +26,6 @@ class SampleResult:
     images: np.ndarray
     tokens: tuple[np.ndarray, ...]
     labels: np.ndarray
-    statistics: Any = None
+    statistics: DecodingStatistics | None = None
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
-    traces: tuple[Any, ...] = ()
+    traces: tuple[Trace, ...] = ()

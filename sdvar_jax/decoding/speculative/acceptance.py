@@ -134,11 +134,13 @@ class Residual(AcceptanceRule):
 
     def _probabilities(self, check: Check) -> tuple[jax.Array, jax.Array]:
         """The target's p and the draft's q, float32 [batch, drafted, vocab]."""
+        assert check.draft_filtered is not None
         p = jax.nn.softmax(check.target_filtered[:, : check.drafted], axis=-1)
         return p, jax.nn.softmax(check.draft_filtered, axis=-1)
 
     def score(self, check: Check) -> jax.Array:
         """Whether u < p(token) / q(token)."""
+        assert check.uniform is not None
         p, q = self._probabilities(check)
         index = check.draft_tokens[..., None]
         p_token = jnp.take_along_axis(p, index, axis=-1)[..., 0]
@@ -147,6 +149,7 @@ class Residual(AcceptanceRule):
 
     def tokens(self, check: Check) -> jax.Array:
         """Accepted tokens, draws from the residual for the rejected, the target's draw behind."""
+        assert check.fresh_noise is not None
         p, q = self._probabilities(check)
         rest = jnp.maximum(p - q, 0.0)
         # Rounding can leave nothing where p and q are equal; p itself is then right.
@@ -212,6 +215,7 @@ class KL(AcceptanceRule):
 
     def score(self, check: Check) -> jax.Array:
         """The divergence itself, in nats."""
+        assert check.draft_logits is not None
         log_p = jax.nn.log_softmax(check.target_logits[:, : check.drafted], axis=-1)
         log_q = jax.nn.log_softmax(check.draft_logits, axis=-1)
         return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)

@@ -57,13 +57,13 @@ class Block(nnx.Module):
         width = config.width
         self.attn = SelfAttention(config, dtypes, rngs=rngs)
         self.ffn = FeedForward(config, dtypes, rngs=rngs)
+        self.ada_gss: nnx.Param | None = None
+        self.ada_lin: nnx.Linear | None = None
         if config.shared_aln:
             gains = jnp.where(jnp.arange(6) < 2, ADALN_GAMMA_GAIN, ADALN_GAIN)[:, None]
             noise = jax.random.normal(rngs.params(), (6, width)) * width**-0.5
             self.ada_gss = nnx.Param((noise * gains).astype(dtypes.param_dtype))
-            self.ada_lin = None
         else:
-            self.ada_gss = None
             self.ada_lin = nnx.Linear(
                 width,
                 6 * width,
@@ -85,6 +85,8 @@ class Block(nnx.Module):
           [batch, 6, width] in the compute dtype.
         """
         if self.ada_lin is None:
+            assert shared is not None
+            assert self.ada_gss is not None
             return shared + self.ada_gss[...].astype(self.dtypes.compute_dtype)[None]
         return self.ada_lin(activated).reshape(-1, 6, self.config.width)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -42,7 +44,7 @@ def linear(
     )
 
 
-def modulation_init(width: int) -> jax.nn.initializers.Initializer:
+def modulation_init(width: int) -> Callable[..., jax.Array]:
     """Initial AdaLN kernel [width, 6 * width]: almost zero for the gammas, halved for the rest."""
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
