@@ -44,6 +44,26 @@ class FeedForward(nnx.Module):
         return self.fc2(jax.nn.gelu(self.fc1(x), approximate=True))
 
 
+def _shared_offset(config: VARConfig, dtypes: DTypePolicy, rngs: nnx.Rngs) -> nnx.Param:
+    """What a block adds to the shared projection, [6, width]."""
+    gains = jnp.where(jnp.arange(6) < 2, ADALN_GAMMA_GAIN, ADALN_GAIN)[:, None]
+    noise = jax.random.normal(rngs.params(), (6, config.width)) * config.width**-0.5
+    return nnx.Param((noise * gains).astype(dtypes.param_dtype))
+
+
+def _own_projection(config: VARConfig, dtypes: DTypePolicy, rngs: nnx.Rngs) -> nnx.Linear:
+    """A block's own AdaLN projection, width -> 6 * width."""
+    return nnx.Linear(
+        config.width,
+        6 * config.width,
+        dtype=dtypes.compute_dtype,
+        param_dtype=dtypes.param_dtype,
+        precision=dtypes.precision,
+        kernel_init=modulation_init(config.width),
+        rngs=rngs,
+    )
+
+
 class Block(nnx.Module):
     """Attention and feed-forward, each modulated by the class (AdaLN).
 
@@ -57,22 +77,9 @@ class Block(nnx.Module):
         width = config.width
         self.attn = SelfAttention(config, dtypes, rngs=rngs)
         self.ffn = FeedForward(config, dtypes, rngs=rngs)
-        self.ada_gss: nnx.Param | None = None
-        self.ada_lin: nnx.Linear | None = None
-        if config.shared_aln:
-            gains = jnp.where(jnp.arange(6) < 2, ADALN_GAMMA_GAIN, ADALN_GAIN)[:, None]
-            noise = jax.random.normal(rngs.params(), (6, width)) * width**-0.5
-            self.ada_gss = nnx.Param((noise * gains).astype(dtypes.param_dtype))
-        else:
-            self.ada_lin = nnx.Linear(
-                width,
-                6 * width,
-                dtype=dtypes.compute_dtype,
-                param_dtype=dtypes.param_dtype,
-                precision=dtypes.precision,
-                kernel_init=modulation_init(width),
-                rngs=rngs,
-            )
+        shared = config.shared_aln
+        self.ada_gss = _shared_offset(config, dtypes, rngs) if shared else None
+        self.ada_lin = None if shared else _own_projection(config, dtypes, rngs)
 
     def modulation(self, activated: jax.Array, shared: jax.Array | None) -> jax.Array:
         """The block's six modulation vectors.
