@@ -207,7 +207,7 @@ def is_known(key: str, kind: str) -> bool:
     )
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)
 def parameter_matches(config: Config) -> Mapping[str, Match]:
     """PyTorch key -> match of every parameter of a model, in the order of the Flax paths."""
     matches = [match_flax_path(path, config) for path in abstract_arrays(config)]

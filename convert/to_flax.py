@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from sdvar_jax.errors import SdvarError
 from sdvar_jax.runtime.atomic import check_directory_destination, check_free_space
 
 KEEP = "keep"
+_T = TypeVar("_T")
 StateDict = Mapping[str, LazyArray]
 
 _TITLES = {"var": "VAR", "vqvae": "VQVAE", "draft": "draft VAR"}
@@ -89,18 +91,25 @@ def convert(
         raise SdvarError(f"unknown dtype {dtype!r}; use {KEEP} or one of {', '.join(DTYPES)}")
     if storage not in STORAGES:
         raise SdvarError(f"unknown storage {storage!r}; use one of {', '.join(STORAGES)}")
+    unknown = sorted(set(parts) - set(PARTS))
+    if unknown:
+        raise SdvarError(f"unknown parts {unknown}; use {', '.join(PARTS)}")
     check_directory_destination(output, overwrite=overwrite, marker=INFO_FILE)
-    states, notes = _collect(sources, draft, parts, prefix)
+    states, notes = _collect(sources, draft, prefix)
     configs = _configure(states, overrides)
-    _check_shapes(states, configs)
-    _check_together(configs)
-    if "vqvae" in configs and "var" not in configs and overrides.pyramid is None:
+    if list(states) == ["vqvae"] and overrides.pyramid is None:
         notes.append(
             f"the VQVAE alone does not tell its pyramid; taken: {configs['vqvae'].pyramid}"
         )
+    states, configs = _chosen(states, parts), _chosen(configs, parts)
+    _check_shapes(states, configs)
+    _check_together(configs)
 
+    names = None if class_names is None else tuple(class_names)
     files = [*sources, *([draft] if draft is not None else [])]
     weights = {part: _weights(states[part], configs[part], dtype) for part in states}
+    # Describing the checkpoint refuses what does not belong together, before the long work.
+    CheckpointInfo({name: part.info() for name, part in weights.items()}, class_names=names)
     size = sum(array.nbytes for state in states.values() for array in state.values())
     check_free_space(output, sum(part.nbytes for part in weights.values()))
     with byte_progress(size, show_progress) as phase:
@@ -119,7 +128,7 @@ def convert(
         info = save_checkpoint(
             output,
             **weights,
-            class_names=class_names,
+            class_names=names,
             sources=described,
             storage=storage,
             overwrite=overwrite,
@@ -129,12 +138,9 @@ def convert(
 
 
 def _collect(
-    sources: Sequence[Path], draft: Path | None, parts: Sequence[str], prefix: str | None
+    sources: Sequence[Path], draft: Path | None, prefix: str | None
 ) -> tuple[dict[str, dict[str, LazyArray]], list[str]]:
     """Part -> state dict, and notes."""
-    unknown = sorted(set(parts) - set(PARTS))
-    if unknown:
-        raise SdvarError(f"unknown parts {unknown}; use {', '.join(PARTS)}")
     if not sources and draft is None:
         raise SdvarError("nothing to convert; give one or more weights files")
     states: dict[str, dict[str, LazyArray]] = {}
@@ -156,17 +162,21 @@ def _collect(
                 raise SdvarError(f"{path} was given as the draft, but holds no VAR")
             named = {"draft": named["var"]}
         for part, state in named.items():
-            if part not in parts:
-                continue
             if part in states:
                 raise SdvarError(
                     f"{origins[part]} and {path} both hold a {_TITLES[part]}; give one "
                     "(the smaller of two VARs with --draft)"
                 )
             states[part], origins[part] = state, path
-    if not states:
-        raise SdvarError(f"the files hold none of the parts asked for: {', '.join(parts)}")
     return states, notes
+
+
+def _chosen(found: Mapping[str, _T], parts: Sequence[str]) -> dict[str, _T]:
+    """What was asked for; the rest was of use to configure it."""
+    chosen = {part: value for part, value in found.items() if part in parts}
+    if not chosen:
+        raise SdvarError(f"the files hold none of the parts asked for: {', '.join(parts)}")
+    return chosen
 
 
 def _configure(

@@ -9,9 +9,16 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from convert.mapping import buffer_shapes, derived_buffer, is_derived, kind_of, parameter_matches
+from convert.mapping import (
+    Config,
+    buffer_shapes,
+    derived_buffer,
+    is_derived,
+    kind_of,
+    parameter_matches,
+)
 from convert.progress import byte_progress
-from sdvar_jax.checkpoint.info import read_info
+from sdvar_jax.checkpoint.info import CheckpointInfo, read_info
 from sdvar_jax.checkpoint.lazy import LazyArray
 from sdvar_jax.checkpoint.resolve import resolve_model
 from sdvar_jax.checkpoint.safetensors_file import write_safetensors
@@ -49,7 +56,14 @@ def export(
         raise SdvarError(f"cannot tell the format of {output}; end it in {', '.join(_SUFFIXES)}")
     torch = _import_torch() if output.suffix in _PTH_SUFFIXES else None
     check_file_destination(output)
-    state = torch_state_dict(load_weights(checkpoint, _only_part(checkpoint, part)))
+    path = resolve_model(checkpoint)
+    info = read_info(path)
+    name = _only_part(info, part)
+    held = info.parts[name]
+    matches = parameter_matches(held.config)
+    keys = _keys(held.config, held.torch_dtypes)
+    order = [matches[key].flax for key in keys if key in matches]
+    state = torch_state_dict(load_weights(path, name, order))
     size = sum(array.nbytes for array in state.values())
     check_free_space(output, size)
     with byte_progress(size, show_progress) as phase, atomic_file(output) as aside:
@@ -69,11 +83,8 @@ def torch_state_dict(weights: PartWeights) -> dict[str, LazyArray]:
     Without one, every buffer of the original is added, so that it loads there strictly.
     """
     config, matches = weights.config, parameter_matches(weights.config)
-    dtypes: Mapping[str, str | None] = weights.torch_dtypes or dict.fromkeys(
-        (*matches, *buffer_shapes(config))
-    )
     state = {}
-    for key, dtype in dtypes.items():
+    for key, dtype in _keys(config, weights.torch_dtypes).items():
         if key in matches:
             match = matches[key]
             array = weights.arrays[match.flax]
@@ -90,13 +101,18 @@ def torch_state_dict(weights: PartWeights) -> dict[str, LazyArray]:
     return state
 
 
-def _only_part(checkpoint: Path | str, part: str | None) -> str:
-    if part is not None:
-        return part
-    held = tuple(read_info(resolve_model(checkpoint)).parts)
-    if len(held) > 1:
-        raise SdvarError(f"{checkpoint} holds {', '.join(held)}; choose one with --part")
-    return held[0]
+def _keys(config: Config, source: Mapping[str, str] | None) -> Mapping[str, str | None]:
+    """PyTorch key -> dtype (None: as stored) of an export, in its order."""
+    return source or dict.fromkeys((*parameter_matches(config), *buffer_shapes(config)))
+
+
+def _only_part(info: CheckpointInfo, part: str | None) -> str:
+    held = ", ".join(info.parts)
+    if part is None and len(info.parts) > 1:
+        raise SdvarError(f"the checkpoint holds {held}; choose one with --part")
+    if part is not None and part not in info.parts:
+        raise SdvarError(f"the checkpoint holds no {part}; it holds {held}")
+    return part or held
 
 
 def _dtype(name: str) -> np.dtype:

@@ -48,7 +48,7 @@ def abstract_model(config: Config, dtypes: DTypePolicy = FLOAT32) -> Model:
     return nnx.eval_shape(lambda: VQVAE(config, dtypes, rngs=nnx.Rngs(0)))
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)
 def abstract_arrays(
     config: Config, dtypes: DTypePolicy = FLOAT32
 ) -> Mapping[str, jax.ShapeDtypeStruct]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ Progress = Callable[[int], None]
 
 # How much of a checkpoint may be in flight at once while it is restored.
 _IN_FLIGHT_BYTES = 128 * 10**6
-# And how much is held while it is written.
+# And how much is held while it is written or read one by one.
 _BATCH_BYTES = 64 * 2**20
 
 
@@ -37,7 +38,7 @@ class _InBatches(type_handlers.NumpyHandler):
         args: Sequence[ocp.SaveArgs] | None = None,
     ) -> Sequence[Any]:
         args = args or [ocp.SaveArgs()] * len(values)
-        for batch in _batches(values):
+        for batch in _batches([value.nbytes for value in values]):
             arrays = [value.read() for value in values[batch]]
             for written in await super().serialize(arrays, infos[batch], args[batch]):
                 written.result()
@@ -46,16 +47,16 @@ class _InBatches(type_handlers.NumpyHandler):
         return []
 
 
-def _batches(values: Sequence[LazyArray]) -> Iterator[slice]:
-    """Slices of ``values`` of about ``_BATCH_BYTES`` each: every batch costs a flush to disk."""
+def _batches(sizes: Sequence[int]) -> Iterator[slice]:
+    """Slices of arrays of ``sizes`` bytes, about ``_BATCH_BYTES`` each: every access has a cost."""
     start, held = 0, 0
-    for i, value in enumerate(values):
-        if held and held + value.nbytes > _BATCH_BYTES:
+    for i, size in enumerate(sizes):
+        if held and held + size > _BATCH_BYTES:
             yield slice(start, i)
             start, held = i, 0
-        held += value.nbytes
-    if values:
-        yield slice(start, len(values))
+        held += size
+    if sizes:
+        yield slice(start, len(sizes))
 
 
 def write_orbax(
@@ -124,33 +125,61 @@ def read_orbax(
     return flatten(restored)
 
 
-def orbax_arrays(directory: Path) -> dict[str, LazyArray]:
-    """Every array as it is stored, each read when it is needed.
+def orbax_arrays(directory: Path, order: Sequence[str] | None = None) -> dict[str, LazyArray]:
+    """Every array as it is stored, read when it is needed.
+
+    A read brings in the arrays that follow as well, up to a batch, since each access costs a
+    moment; so reading along ``order`` is quick and holds one batch at a time.
+
+    Args:
+      directory: that ``write_orbax`` made.
+      order: the paths, as they are going to be read.
 
     Raises:
       SdvarError: the metadata is missing or damaged (from ``read``: an array is).
     """
     metadata = flatten(_metadata(directory))
-    nothing: dict[str, Any] = dict.fromkeys(metadata, ocp.PLACEHOLDER)
-
-    def reader(path: str) -> Callable[[], np.ndarray]:
-        def read() -> np.ndarray:
-            item = _nest_names({**nothing, path: 0})
-            args = _nest_names(dict.fromkeys(metadata, ocp.RestoreArgs(restore_type=np.ndarray)))
-            request = ocp.args.PyTreeRestore(item, restore_args=args)
-            try:
-                with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-                    restored = checkpointer.restore(directory.resolve(), args=request)
-            except (ValueError, OSError, KeyError) as error:
-                raise _damaged(directory, error) from error
-            return flatten(restored)[path]
-
-        return read
-
-    return {
-        path: LazyArray(tuple(leaf.shape), np.dtype(leaf.dtype), reader(path))
-        for path, leaf in metadata.items()
+    paths = list(metadata) if order is None else [path for path in order if path in metadata]
+    shapes = {
+        path: jax.ShapeDtypeStruct(metadata[path].shape, metadata[path].dtype) for path in paths
     }
+    reader = _BatchReader(directory, tuple(metadata), shapes)
+    return {
+        path: LazyArray(tuple(leaf.shape), np.dtype(leaf.dtype), functools.partial(reader, path))
+        for path, leaf in shapes.items()
+    }
+
+
+class _BatchReader:
+    """Reads arrays by path and holds the batch of the last one."""
+
+    def __init__(
+        self, directory: Path, stored: Sequence[str], shapes: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> None:
+        self._directory = directory
+        self._stored = stored
+        paths, leaves = list(shapes), list(shapes.values())
+        sizes = [leaf.size * leaf.dtype.itemsize for leaf in leaves]
+        self._batch_of = {path: paths[batch] for batch in _batches(sizes) for path in paths[batch]}
+        self._held: dict[str, np.ndarray] = {}
+
+    def __call__(self, path: str) -> np.ndarray:
+        if path not in self._held:
+            self._held = {}
+            self._held = self._restore(self._batch_of[path])
+        return self._held[path]
+
+    def _restore(self, paths: Sequence[str]) -> dict[str, np.ndarray]:
+        item: dict[str, Any] = dict.fromkeys(self._stored, ocp.PLACEHOLDER)
+        item.update(dict.fromkeys(paths, 0))
+        args = dict.fromkeys(self._stored, ocp.RestoreArgs(restore_type=np.ndarray))
+        request = ocp.args.PyTreeRestore(_nest_names(item), restore_args=_nest_names(args))
+        try:
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+                restored = flatten(checkpointer.restore(self._directory.resolve(), args=request))
+        except (ValueError, OSError, KeyError) as error:
+            raise _damaged(self._directory, error) from error
+        return {path: restored[path] for path in paths}
 
 
 def _metadata(directory: Path) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -68,18 +68,16 @@ def read_safetensors(path: Path) -> dict[str, LazyArray]:
 
 
 def write_safetensors(
-    path: Path, arrays: Mapping[str, LazyArray], metadata: Mapping[str, str] | None = None
+    path: Path, arrays: Mapping[str, LazyArray], progress: Callable[[int], None] | None = None
 ) -> None:
     """Writes arrays in the order given, holding one at a time in memory.
 
     Args:
       path: the file; the caller sees to it that a half-written one does not stay.
       arrays: name -> array.
-      metadata: free text fields in the header.
+      progress: called with the bytes of each array written.
     """
     header: dict[str, object] = {}
-    if metadata:
-        header["__metadata__"] = dict(metadata)
     offset = 0
     for name, array in arrays.items():
         header[name] = {
@@ -95,6 +93,8 @@ def write_safetensors(
         file.write(text)
         for array in arrays.values():
             file.write(np.ascontiguousarray(array.read()).reshape(-1).view(np.uint8).data)
+            if progress is not None:
+                progress(array.nbytes)
 
 
 def _first_line(error: Exception) -> str:

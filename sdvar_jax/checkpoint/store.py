@@ -175,7 +175,7 @@ def save_checkpoint(
             if storage == "orbax":
                 write_orbax(aside / name, part.arrays, progress)
             else:
-                write_safetensors(_file(aside, name), part.arrays)
+                write_safetensors(_file(aside, name), part.arrays, progress)
         buffers = {
             f"{name}.{key}": array
             for name, part in parts.items()
@@ -223,12 +223,15 @@ def load_checkpoint(
     return Checkpoint(info=info, **models)
 
 
-def load_weights(directory: Path | str, part: str) -> PartWeights:
+def load_weights(
+    directory: Path | str, part: str, order: Sequence[str] | None = None
+) -> PartWeights:
     """The weights of one model as they are stored, read only when needed.
 
     Args:
       directory: of the checkpoint.
       part: "var", "vqvae" or "draft".
+      order: all paths, as they are going to be read; reading another way is slower.
 
     Raises:
       SdvarError: there is no such part, or files are incomplete or damaged.
@@ -241,7 +244,7 @@ def load_weights(directory: Path | str, part: str) -> PartWeights:
     if info.storage == "safetensors":
         arrays = read_safetensors(_file(path, part))
     else:
-        arrays = orbax_arrays(path / part)
+        arrays = orbax_arrays(path / part, order)
     check_arrays({name: array.shape for name, array in arrays.items()}, config)
     buffers = {}
     if (path / _BUFFERS_FILE).exists():
