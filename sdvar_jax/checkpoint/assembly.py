@@ -49,11 +49,17 @@ def abstract_model(config: Config, dtypes: DTypePolicy = FLOAT32) -> Model:
 
 
 @functools.lru_cache(maxsize=32)
+def _abstract_state(config: Config, dtypes: DTypePolicy) -> tuple[nnx.GraphDef, nnx.State]:
+    """Structure and abstract state of a model; tracing a large one takes seconds."""
+    return nnx.split(abstract_model(config, dtypes))
+
+
+@functools.lru_cache(maxsize=32)
 def abstract_arrays(
     config: Config, dtypes: DTypePolicy = FLOAT32
 ) -> Mapping[str, jax.ShapeDtypeStruct]:
     """Dotted path -> shape and dtype of every parameter of a model."""
-    state = nnx.state(abstract_model(config, dtypes))
+    _, state = _abstract_state(config, dtypes)
     return {
         ".".join(map(str, path)): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
         for path, leaf in nnx.to_flat_state(state)
@@ -103,7 +109,8 @@ def assemble(config: Config, arrays: Mapping[Any, Any], dtypes: DTypePolicy = FL
     """
     flat = flatten(arrays)
     check_arrays({path: tuple(array.shape) for path, array in flat.items()}, config)
-    graphdef, state = nnx.split(abstract_model(config, dtypes))
+    graphdef, abstract = _abstract_state(config, dtypes)
+    state = jax.tree.map(lambda leaf: leaf, abstract)  # a copy: the abstract one is shared
     for path, leaf in nnx.to_flat_state(state):
         array = flat[".".join(map(str, path))]
         leaf.set_value(jnp.asarray(array, leaf.dtype))

@@ -118,7 +118,7 @@ def read_orbax(
             restored = checkpointer.restore(
                 directory.resolve(), args=ocp.args.PyTreeRestore(abstract, restore_args=args)
             )
-    except (ValueError, OSError, KeyError) as error:
+    except Exception as error:  # Orbax and TensorStore raise bare ones.
         raise _damaged(directory, error) from error
     if progress is not None:
         progress(sum(leaf.size * leaf.dtype.itemsize for leaf in wanted.values()))
@@ -177,7 +177,7 @@ class _BatchReader:
         try:
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
                 restored = flatten(checkpointer.restore(self._directory.resolve(), args=request))
-        except (ValueError, OSError, KeyError) as error:
+        except Exception as error:  # Orbax and TensorStore raise bare ones.
             raise _damaged(self._directory, error) from error
         return {path: restored[path] for path in paths}
 
@@ -186,7 +186,7 @@ def _metadata(directory: Path) -> Mapping[str, Any]:
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             metadata = checkpointer.metadata(directory.resolve())
-    except (ValueError, OSError, KeyError) as error:
+    except Exception as error:  # Orbax and TensorStore raise bare ones.
         raise _damaged(directory, error) from error
     if metadata is None or metadata.item_metadata is None:
         raise _damaged(directory, None)

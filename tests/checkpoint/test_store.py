@@ -1,0 +1,252 @@
+"""A checkpoint gives back what was saved, says what it holds, and is complete or not there."""
+
+import dataclasses
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from sdvar_jax.checkpoint import (
+    CheckpointInfo,
+    PartWeights,
+    Source,
+    load_checkpoint,
+    load_weights,
+    read_info,
+    save_checkpoint,
+)
+from sdvar_jax.checkpoint.lazy import LazyArray
+from sdvar_jax.config import BFLOAT16, DTypePolicy
+from sdvar_jax.errors import SdvarError
+
+STORAGES = ["orbax", "safetensors"]
+CLASSES = tuple(f"class {i}" for i in range(10))
+
+
+@pytest.fixture(params=STORAGES)
+def storage(request):
+    return request.param
+
+
+@pytest.fixture
+def saved(tmp_path, var, storage):
+    save_checkpoint(tmp_path / "c", var=var, storage=storage)
+    return tmp_path / "c"
+
+
+class TestRoundTrip:
+    def test_of_a_bundle(self, tmp_path, var, vqvae, draft, storage):
+        sources = (Source("var.pth", "ab" * 32, 17),)
+        info = save_checkpoint(
+            tmp_path / "c",
+            var=var,
+            vqvae=vqvae,
+            draft=draft,
+            class_names=CLASSES,
+            sources=sources,
+            storage=storage,
+        )
+        assert read_info(tmp_path / "c") == info
+        assert info.class_names == CLASSES
+        assert info.sources == sources
+        assert info.parts["var"].parameters == sum(
+            leaf.size for leaf in jax.tree.leaves(nnx.state(var))
+        )
+        loaded = load_checkpoint(tmp_path / "c")
+        assert loaded.info == info
+        for name, model in (("var", var), ("vqvae", vqvae), ("draft", draft)):
+            back = getattr(loaded, name)
+            assert back.config == model.config
+            chex.assert_trees_all_equal(nnx.state(back), nnx.state(model))
+
+    def test_parts_can_be_chosen(self, tmp_path, var, vqvae):
+        save_checkpoint(tmp_path / "c", var=var, vqvae=vqvae, storage="safetensors")
+        loaded = load_checkpoint(tmp_path / "c", parts=["vqvae"])
+        assert loaded.var is None
+        assert loaded.vqvae is not None
+        assert loaded.draft is None
+
+    def test_in_another_dtype(self, saved, var):
+        loaded = load_checkpoint(saved, BFLOAT16).var
+        assert loaded.dtypes == BFLOAT16
+        kernel = loaded.head_kernel[...]
+        chex.assert_trees_all_equal(kernel, var.head_kernel[...].astype(jnp.bfloat16))
+
+    def test_comes_back_in_the_dtype_it_is_stored_in(self, tmp_path, var, storage):
+        half = PartWeights(
+            var.config,
+            {
+                path: array.cast(np.dtype(np.float16))
+                for path, array in PartWeights.of(var).arrays.items()
+            },
+        )
+        save_checkpoint(tmp_path / "c", var=half, storage=storage)
+        assert read_info(tmp_path / "c").parts["var"].dtype == "float16"
+        loaded = load_checkpoint(tmp_path / "c").var
+        assert loaded.dtypes == DTypePolicy.of("float16")
+        assert loaded.head_kernel[...].dtype == jnp.float16
+
+    def test_straight_to_many_devices(self, saved, var):
+        mesh = jax.make_mesh((8,), ("model",), axis_types=(AxisType.Auto,))
+        columns = NamedSharding(mesh, PartitionSpec(None, "model"))
+        everywhere = NamedSharding(mesh, PartitionSpec())
+
+        def sharding(path, leaf):
+            return columns if path == "var.head_kernel" else everywhere
+
+        loaded = load_checkpoint(saved, sharding=sharding).var
+        assert loaded.head_kernel[...].sharding == columns
+        assert loaded.head_bias[...].sharding == everywhere
+        chex.assert_trees_all_equal(
+            jax.device_get(nnx.state(loaded)), jax.device_get(nnx.state(var))
+        )
+
+    def test_weights_are_read_when_needed(self, saved, var):
+        weights = load_weights(saved, "var")
+        assert weights.config == var.config
+        chex.assert_trees_all_equal(
+            weights.arrays["head_kernel"].read(), np.asarray(var.head_kernel[...])
+        )
+
+    def test_progress_counts_every_byte(self, tmp_path, var, storage):
+        written, read = [], []
+        info = save_checkpoint(tmp_path / "c", var=var, storage=storage, progress=written.append)
+        load_checkpoint(tmp_path / "c", progress=read.append)
+        assert sum(written) == sum(read) == info.parts["var"].size
+
+    def test_orbax_weights_are_plain_nested_dicts(self, tmp_path, var):
+        save_checkpoint(tmp_path / "c", var=var)
+        with ocp.StandardCheckpointer() as checkpointer:
+            tree = checkpointer.metadata(tmp_path / "c" / "var").item_metadata.tree
+        assert tree["blocks"]["1"]["attn"]["qkv_kernel"].shape == (128, 384)
+
+    def test_large_models_are_written_and_read_in_batches(self, tmp_path, var, monkeypatch):
+        monkeypatch.setattr("sdvar_jax.checkpoint.orbax_store._BATCH_BYTES", 200_000)
+        batches = []
+        save_checkpoint(tmp_path / "c", var=var, progress=batches.append)
+        assert len(batches) > 5
+        weights = load_weights(tmp_path / "c", "var")
+        for path, array in PartWeights.of(var).arrays.items():
+            np.testing.assert_array_equal(weights.arrays[path].read(), array.read())
+
+
+class TestRefusal:
+    def test_of_models_that_do_not_belong_together(self, tmp_path, var, vqvae):
+        other = PartWeights.of(vqvae)
+        config = dataclasses.replace(vqvae.config, vocab_size=32)
+        arrays = dict(other.arrays)
+        arrays["quantizer.codebook"] = LazyArray.of(np.zeros((32, 8), np.float32))
+        with pytest.raises(SdvarError, match="vocab_size 64 and 32"):
+            save_checkpoint(tmp_path / "c", var=var, vqvae=PartWeights(config, arrays))
+        assert list(tmp_path.iterdir()) == []
+
+    def test_of_too_few_class_names(self, tmp_path, var):
+        with pytest.raises(SdvarError, match="2 class names were given for 10 classes"):
+            save_checkpoint(tmp_path / "c", var=var, class_names=["a", "b"])
+
+    def test_of_nothing(self, tmp_path):
+        with pytest.raises(SdvarError, match="holds one or more of"):
+            save_checkpoint(tmp_path / "c")
+
+    def test_of_an_unknown_storage(self, tmp_path, var):
+        with pytest.raises(SdvarError, match="unknown storage 'zip'"):
+            save_checkpoint(tmp_path / "c", var=var, storage="zip")
+
+    def test_of_a_directory_of_something_else(self, tmp_path, var):
+        (tmp_path / "thesis.txt").write_text("irreplaceable")
+        with pytest.raises(SdvarError, match="it is something else"):
+            save_checkpoint(tmp_path, var=var, overwrite=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+    def test_of_weights_that_are_no_floats(self, tmp_path, var):
+        arrays = dict(PartWeights.of(var).arrays)
+        arrays["head_bias"] = LazyArray.of(np.zeros(64, np.int32))
+        with pytest.raises(SdvarError, match="int32"):
+            save_checkpoint(tmp_path / "c", var=PartWeights(var.config, arrays))
+
+
+class TestDamage:
+    def test_no_directory(self, tmp_path):
+        with pytest.raises(SdvarError, match="no checkpoint directory"):
+            load_checkpoint(tmp_path / "nothing")
+
+    def test_no_checkpoint(self, tmp_path):
+        with pytest.raises(SdvarError, match="is not a checkpoint"):
+            load_checkpoint(tmp_path)
+
+    def test_another_format(self, saved):
+        change(saved, format_version=99)
+        with pytest.raises(SdvarError, match="format 99, this program reads 1"):
+            load_checkpoint(saved)
+
+    @pytest.mark.parametrize("text", ["", "[]", "{", '{"format_version": 1}'])
+    def test_a_broken_description(self, saved, text):
+        (saved / "checkpoint.json").write_text(text)
+        with pytest.raises(SdvarError) as caught:
+            read_info(saved)
+        assert "\n" not in str(caught.value)
+
+    def test_weights_of_another_model(self, saved, var):
+        info = read_info(saved)
+        wider = dataclasses.replace(var.config, num_classes=20)
+        part = dataclasses.replace(info.parts["var"], config=wider)
+        change(saved, **CheckpointInfo({"var": part}, storage=info.storage).to_dict())
+        with pytest.raises(SdvarError, match=r"mis-shaped: class_embed \[11, 128\]"):
+            load_checkpoint(saved)
+
+    def test_missing_weights(self, saved, storage):
+        name = "var" if storage == "orbax" else "var.safetensors"
+        (saved / name).rename(saved / "elsewhere")
+        with pytest.raises(SdvarError) as caught:
+            load_checkpoint(saved)
+        assert "\n" not in str(caught.value)
+
+    def test_truncated_weights(self, saved, storage):
+        largest = max(
+            (path for path in saved.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
+        )
+        largest.write_bytes(largest.read_bytes()[:-1000])
+        with pytest.raises(SdvarError, match=r"damaged|truncated") as caught:
+            load_checkpoint(saved)
+        assert "\n" not in str(caught.value)
+
+    def test_a_part_that_is_not_there(self, saved):
+        with pytest.raises(SdvarError, match="holds no draft; it holds var"):
+            load_weights(saved, "draft")
+
+
+def test_nothing_stays_of_an_interrupted_save(tmp_path, var, storage):
+    arrays = dict(PartWeights.of(var).arrays)
+
+    def stop():
+        raise KeyboardInterrupt
+
+    bias = arrays["word_embed.kernel"]
+    arrays["word_embed.kernel"] = LazyArray(bias.shape, bias.dtype, stop)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path / "c", var=PartWeights(var.config, arrays), storage=storage)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_checkpoint_replaced_stays_until_the_new_one_is_complete(saved, var):
+    arrays = dict(PartWeights.of(var).arrays)
+
+    def fail():
+        raise ValueError("broken source")
+
+    bias = arrays["head_bias"]
+    arrays["head_bias"] = LazyArray(bias.shape, bias.dtype, fail)
+    with pytest.raises(ValueError, match="broken source"):
+        save_checkpoint(saved, var=PartWeights(var.config, arrays), overwrite=True)
+    chex.assert_trees_all_equal(nnx.state(load_checkpoint(saved).var), nnx.state(var))
+
+
+def change(directory, **fields):
+    path = directory / "checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
