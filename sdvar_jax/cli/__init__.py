@@ -1,0 +1,1 @@
+"""The command ``sdvar``: one module a sub-command, each on the public API alone."""

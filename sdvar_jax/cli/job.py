@@ -1,0 +1,113 @@
+"""A sampling job: everything checked before anything is loaded, then run with progress shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sdvar_jax.cli.terminal import Advance, byte_progress, picture_progress
+from sdvar_jax.decoding import Decoder
+from sdvar_jax.errors import SdvarError
+from sdvar_jax.labels import short_name
+from sdvar_jax.loading import ModelFiles, choose_dtypes
+from sdvar_jax.pipeline import Pipeline, check_settings
+from sdvar_jax.runtime.compilation_cache import enable_compilation_cache
+from sdvar_jax.sampling import SamplingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is to be sampled, and with what.
+
+    Attributes:
+      files: the models, found but not loaded.
+      decoder: how token maps are made.
+      sampling: guidance and filtering.
+      seed: of the noise.
+      samples: number of pictures.
+      batch_size: pictures a program call, at most.
+      dtype: of weights and arithmetic, "auto" included.
+      threshold: the acceptance rule's dial, None for its default.
+    """
+
+    files: ModelFiles
+    decoder: Decoder
+    sampling: SamplingConfig
+    seed: int
+    samples: int
+    batch_size: int
+    dtype: str
+    threshold: float | None = None
+
+    def check(self) -> None:
+        """Refuses settings that do not suit the models; reads no weights and compiles nothing."""
+        if self.decoder.needs_draft and self.files.draft is None:
+            raise SdvarError(
+                f"the {self.decoder.name} decoder needs a draft model and the checkpoint has none; "
+                "name one with --draft DIR"
+            )
+        check_settings(
+            self.files.target.config,
+            self.decoder,
+            self.sampling,
+            has_draft=self.files.draft is not None,
+            threshold=self.threshold,
+        )
+
+    def load(self, *, shown: bool) -> tuple[Pipeline, float]:
+        """The models ready to sample, and the seconds it took."""
+        enable_compilation_cache()
+        start = time.perf_counter()
+        with byte_progress("reading the models", self.files.size, shown=shown) as advance:
+            pipeline = self.files.load(choose_dtypes(self.dtype), progress=advance)
+        return pipeline, time.perf_counter() - start
+
+    def run(self, make: Callable[[dict[str, Any]], Any], *, shown: bool) -> Any:
+        """Samples with progress shown.
+
+        Args:
+          make: called with the keyword arguments of ``Pipeline.sample`` that this job settles.
+          shown: whether to show progress.
+
+        Returns:
+          What ``make`` returned.
+        """
+        with picture_progress("making pictures", self.samples, shown=shown) as advance:
+            return make(self.arguments(advance))
+
+    def arguments(self, progress: Advance | None = None) -> dict[str, Any]:
+        """Keyword arguments of ``Pipeline.sample``."""
+        return {
+            "seed": self.seed,
+            "sampling": self.sampling,
+            "decoder": self.decoder,
+            "threshold": self.threshold,
+            "batch_size": min(self.batch_size, self.samples),
+            # Two programs in place of one, so that tokens and pictures can be timed apart.
+            "measure": True,
+            "progress": progress,
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the pictures but the models and labels, as plain JSON values."""
+        decoder = {"name": self.decoder.name, **dataclasses.asdict(self.decoder)}
+        rule = getattr(self.decoder, "accept", None)
+        if rule is not None:
+            decoder["accept"] = {"name": rule.name, **dataclasses.asdict(rule)}
+            decoder["threshold"] = rule.check_threshold(self.threshold)
+        return {
+            "seed": self.seed,
+            "dtype": choose_dtypes(self.dtype).compute,
+            "sampling": dataclasses.asdict(self.sampling),
+            "decoder": decoder,
+        }
+
+    def caption(self, label: int) -> str:
+        """A class as captions call it: "207 golden retriever"."""
+        names = self.files.class_names
+        if label == len(names):
+            return "no class"
+        name = short_name(label, names)
+        return name if name.startswith("class ") else f"{label} {name}"
