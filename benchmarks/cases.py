@@ -1,0 +1,123 @@
+"""The decoders that are measured, by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from benchmarks.planned_acceptance import PlannedAcceptance
+from sdvar_jax.config.validation import require
+from sdvar_jax.decoding import Decoder, DraftOnly, Handoff, TargetOnly
+from sdvar_jax.decoding.speculative import Speculative
+from sdvar_jax.decoding.speculative.cost_model import DEFAULT_COST, CostModel
+
+FULL = 1.0
+GROUPS = (
+    "target",
+    "draft",
+    "handoff",
+    "exact",
+    "until",
+    "adaptive",
+    "acceptance",
+    "phases",
+    "forwards",
+)
+# The groups that need no draft.
+_TARGET_GROUPS = ("target", "phases", "forwards")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One decoder, measured at one or more planned acceptances.
+
+    Attributes:
+      name: as it stands in the results.
+      decoder: what runs.
+      acceptances: planned probabilities that a drafted scale passes; one program serves all.
+    """
+
+    name: str
+    decoder: Decoder
+    acceptances: tuple[float | None, ...] = (None,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What of the suite is wanted.
+
+    Attributes:
+      groups: names out of ``GROUPS``.
+      gamma: scales to draft a check.
+      until: scale behind the last that is checked where the draft makes the rest.
+      entry: scale of the handoff.
+      acceptances: of the curve.
+      adaptive_gammas: what adaptive windows choose from.
+      cost: what adaptive windows go by.
+    """
+
+    groups: tuple[str, ...] = GROUPS
+    gamma: int = 10
+    until: int = 7
+    entry: int = 7
+    acceptances: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+    adaptive_gammas: tuple[int, ...] = (0, 2, 9)
+    cost: CostModel = DEFAULT_COST
+
+    def wants(self, group: str) -> bool:
+        """Whether a group is wanted."""
+        return group in self.groups
+
+
+def chosen_groups(only: Sequence[str] | None) -> tuple[str, ...]:
+    """The groups named, in the suite's order; all without names."""
+    unknown = sorted(set(only or ()) - set(GROUPS))
+    require(not unknown, f"unknown case {', '.join(unknown)}; use some of {', '.join(GROUPS)}")
+    return tuple(group for group in GROUPS if only is None or group in only)
+
+
+def needs_draft(groups: Iterable[str]) -> bool:
+    """Whether any of the groups needs a draft model."""
+    return any(group not in _TARGET_GROUPS for group in groups)
+
+
+def decoding_cases(choices: Choices, num_scales: int) -> tuple[Case, ...]:
+    """The decoders to measure, the target alone first."""
+    gamma, until = min(choices.gamma, num_scales), min(choices.until, num_scales)
+    planned, cases = PlannedAcceptance(), []
+    curve = choices.acceptances if choices.wants("acceptance") else ()
+    if choices.wants("target"):
+        cases.append(Case("target", TargetOnly()))
+    if choices.wants("draft"):
+        cases.append(Case("draft", DraftOnly()))
+    if choices.wants("handoff"):
+        cases += [
+            Case(f"handoff {order} at {choices.entry}", Handoff(choices.entry, order))
+            for order in ("target-draft", "draft-target")
+        ]
+    if choices.wants("exact") or curve:
+        decoder = Speculative(gamma=gamma, accept=planned, commit="draft")
+        cases.append(Case(f"exact, gamma {gamma}", decoder, _points(choices, "exact")))
+    if choices.wants("until") or curve:
+        decoder = Speculative(
+            gamma=min(gamma, until), accept=planned, commit="draft", check_until=until
+        )
+        cases.append(Case(f"exact until {until}", decoder, _points(choices, "until")))
+    if choices.wants("adaptive") or curve:
+        decoder = Speculative(
+            gamma="adaptive",
+            accept=planned,
+            commit="draft",
+            adaptive_gammas=choices.adaptive_gammas,
+            cost=choices.cost,
+        )
+        cases.append(Case("adaptive", decoder, _points(choices, "adaptive")))
+    return tuple(cases)
+
+
+def _points(choices: Choices, group: str) -> tuple[float, ...]:
+    """Full acceptance if the group itself is wanted, and the curve if that is."""
+    points = {FULL} if choices.wants(group) else set()
+    if choices.wants("acceptance"):
+        points |= set(choices.acceptances)
+    return tuple(sorted(points, reverse=True))

@@ -1,0 +1,113 @@
+"""What the command lines share: options, context of a run, errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import sdvar_jax
+from benchmarks.random_models import SIZES
+from sdvar_jax.errors import SdvarError
+from sdvar_jax.runtime.atomic import check_file_destination
+from sdvar_jax.runtime.memory import describe_devices
+from sdvar_jax.sampling.filtering import METHODS
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Options of every benchmark that runs models."""
+    parser.add_argument(
+        "--dtype", default="bfloat16", help="of weights and arithmetic (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--repeats", type=positive, default=20, help="measured calls (default: %(default)s)"
+    )
+    parser.add_argument("--filter", choices=METHODS, default="search", help="top-k/top-p method")
+    parser.add_argument("--cfg", type=float, default=1.5)
+    parser.add_argument("--top-k", type=int, default=900)
+    parser.add_argument("--top-p", type=float, default=0.96)
+    parser.add_argument("--seed", type=int, default=0)
+    add_output_options(parser)
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Where results go, and how long the run may take."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="results, complete at any time")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="tables, written at the end")
+    parser.add_argument(
+        "--budget", type=float, metavar="SECONDS", help="skip what does not fit in this time"
+    )
+
+
+def add_size_options(parser: argparse.ArgumentParser, *, several: bool = True) -> None:
+    """Which models."""
+    parser.add_argument(
+        "--target",
+        nargs="+" if several else None,
+        choices=SIZES,
+        default=["d30"] if several else "d30",
+        help="size of the large model (default: d30)",
+    )
+    parser.add_argument(
+        "--draft", choices=SIZES, default="d16", help="size of the small model (default: d16)"
+    )
+    parser.add_argument(
+        "--batch", nargs="+", type=positive, default=[1], help="images a call (default: 1)"
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"must lie in 0..1, got {value}")
+    return value
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """``SdvarError`` where a result file could not be written, before anything is measured."""
+    for path in (options.json, options.markdown):
+        if path is not None:
+            check_file_destination(path)
+
+
+def run_context(options: argparse.Namespace) -> dict[str, Any]:
+    """Device, versions and settings of a run."""
+    settings = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(options).items()
+    }
+    return {
+        "device": describe_devices(),
+        "jax": jax.__version__,
+        "sdvar_jax": sdvar_jax.__version__,
+        "python": platform.python_version(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "settings": settings,
+    }
+
+
+def run_command(main: Callable[[Sequence[str] | None], None]) -> None:
+    """Runs a ``main`` and exits; what is the user's to mend is told in one line."""
+    try:
+        main(None)
+    except SdvarError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,131 @@
+"""Models with random weights, filled on the device in seconds.
+
+The weights are scaled so that activations stay near one and logits near a standard normal, so that
+filtering and sampling meet realistic values. Zeros would run faster than real weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from sdvar_jax.checkpoint.assembly import abstract_model
+from sdvar_jax.config import DTypePolicy, ScalePyramid, VARConfig, VQVAEConfig, preset
+from sdvar_jax.models import VAR, VQVAE
+
+# Ten scales as the published models have, so that every decoder runs as it does on them.
+_TINY_PYRAMID = ScalePyramid(tuple(range(1, 11)))
+_TINY = {"vocab_size": 256, "latent_channels": 8, "num_classes": 10, "pyramid": _TINY_PYRAMID}
+TINY = VARConfig.of_depth(2, **_TINY)
+TINY_DRAFT = VARConfig.of_depth(1, **_TINY)
+_TINY_VQVAE = VQVAEConfig(
+    pyramid=_TINY_PYRAMID,
+    vocab_size=256,
+    latent_channels=8,
+    channels=32,
+    channel_multipliers=(1, 1, 2),
+)
+SIZES = ("tiny", "d16", "d20", "d24", "d30", "d36")
+
+
+def target_config(name: str) -> VARConfig:
+    """The shapes of the size ``name``; ``SdvarError`` for an unknown one."""
+    return TINY if name == "tiny" else preset(name)
+
+
+def draft_config(name: str, target: VARConfig) -> VARConfig:
+    """The shapes of a draft of size ``name`` that proposes scales to ``target``."""
+    if target.pyramid == _TINY_PYRAMID:
+        return TINY_DRAFT
+    config = target_config(name)
+    return dataclasses.replace(config, pyramid=target.pyramid)
+
+
+def vqvae_config(target: VARConfig) -> VQVAEConfig:
+    """The VQVAE that speaks the target's tokens."""
+    if target.pyramid == _TINY_PYRAMID:
+        return _TINY_VQVAE
+    return VQVAEConfig(pyramid=target.pyramid)
+
+
+def _mean_and_deviation(path: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Of the normal distribution that fills a parameter."""
+    name = path.rsplit(".", 1)[-1]
+    if name == "scale_mul":
+        return math.log(4.0), 0.1
+    if name in ("pos_embed", "pos_start", "scale_embed", "ada_gss"):
+        return 0.0, 0.1
+    if name in ("class_embed", "codebook"):
+        return 0.0, shape[-1] ** -0.5
+    if name == "scale":  # of a normalisation
+        return 1.0, 0.1
+    if len(shape) >= 2:  # a kernel, its last axis the outputs
+        return 0.0, math.prod(shape[:-1]) ** -0.5
+    return 0.0, 0.1
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype"))
+def _normal(
+    key: jax.Array, mean: float, deviation: float, *, shape: tuple[int, ...], dtype: DTypeLike
+) -> jax.Array:
+    return (mean + deviation * jax.random.normal(key, shape, jnp.float32)).astype(dtype)
+
+
+def random_model(config: VARConfig | VQVAEConfig, dtypes: DTypePolicy, seed: int = 0) -> Any:
+    """A ``VAR`` or ``VQVAE`` with random weights in the policy's dtype, made on the device.
+
+    Args:
+      config: its shapes; the class decides between the two.
+      dtypes: of parameters and arithmetic.
+      seed: of the weights.
+    """
+    graphdef, state = nnx.split(abstract_model(config, dtypes))
+    # One program a shape and no more: blocks share them. "rbg" is quick to compile and to run.
+    base = jax.random.key(seed, impl="rbg")
+    for path, leaf in nnx.to_flat_state(state):
+        name = ".".join(map(str, path))
+        mean, deviation = _mean_and_deviation(name, leaf.shape)
+        key = jax.random.fold_in(base, zlib.crc32(name.encode()))
+        leaf.set_value(_normal(key, mean, deviation, shape=leaf.shape, dtype=leaf.dtype))
+    return nnx.merge(graphdef, state)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomModels:
+    """Models that belong together.
+
+    Attributes:
+      target: the large model.
+      vqvae: its VQVAE.
+      draft: the small model, or None.
+    """
+
+    target: VAR
+    vqvae: VQVAE
+    draft: VAR | None
+
+    @classmethod
+    def make(cls, target: str, draft: str | None, dtypes: DTypePolicy, seed: int = 0):
+        """Models of the sizes ``target`` and ``draft``, ready on the device."""
+        config = target_config(target)
+        models = cls(
+            target=random_model(config, dtypes, seed),
+            vqvae=random_model(vqvae_config(config), dtypes, seed),
+            draft=(
+                None
+                if draft is None
+                else random_model(draft_config(draft, config), dtypes, seed + 1)
+            ),
+        )
+        jax.block_until_ready(
+            [nnx.state(m) for m in (models.target, models.vqvae, models.draft) if m]
+        )
+        return models

@@ -1,0 +1,249 @@
+"""The suite: every decoder, its phases and its memory, at any published size and batch.
+
+python -m benchmarks.sample --target d30 --draft d16 --batch 1 32 --json results.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks.budget import Budget
+from benchmarks.cases import Case, Choices, chosen_groups, decoding_cases, needs_draft
+from benchmarks.command import (
+    add_run_options,
+    add_size_options,
+    check_outputs,
+    run_command,
+    run_context,
+    share,
+)
+from benchmarks.forwards import ForwardTimer
+from benchmarks.phases import phase_timings
+from benchmarks.programs import Program, images_program, tokens_program, whole_program
+from benchmarks.random_models import RandomModels
+from benchmarks.results import Results
+from benchmarks.timing import measure
+from sdvar_jax.config import DTypePolicy
+from sdvar_jax.decoding import Request, TargetOnly, make_request
+from sdvar_jax.decoding.window import Window
+from sdvar_jax.pipeline import Pipeline
+from sdvar_jax.runtime.memory import peak_memory
+from sdvar_jax.sampling import SamplingConfig
+
+
+class Suite:
+    """One target with its draft; measures cases at any batch.
+
+    Args:
+      names: of the target and the draft (or None).
+      options: the command line's.
+      results: where results go.
+      budget: of time.
+    """
+
+    def __init__(
+        self,
+        names: tuple[str, str | None],
+        options: argparse.Namespace,
+        results: Results,
+        budget: Budget,
+    ) -> None:
+        self.target_name, self.draft_name = names
+        self._results, self._budget, self._repeats = results, budget, options.repeats
+        self._sampling = SamplingConfig(cfg=options.cfg, top_k=options.top_k, top_p=options.top_p)
+        self._seed = options.seed
+        with budget.spend("models"):
+            self.models = RandomModels.make(*names, DTypePolicy.of(options.dtype), options.seed)
+        self._pipeline = Pipeline(
+            self.models.target, self.models.vqvae, self.models.draft, filter_method=options.filter
+        )
+        self._target_seconds: dict[int, float] = {}
+
+    def request(self, batch: int, threshold: float = 1.0) -> Request:
+        """Random labels; samples numbered from 0."""
+        config = self.models.target.config
+        labels = np.random.default_rng(self._seed).integers(0, config.num_classes, batch)
+        return make_request(labels, self._seed, self._sampling, config.pyramid, threshold=threshold)
+
+    def _fields(self, batch: int) -> dict[str, object]:
+        return {"target": self.target_name, "draft": self.draft_name, "batch": batch}
+
+    def _skip(self, kind: str, what: str) -> bool:
+        if self._budget.allows(kind):
+            return False
+        self._results.add("skipped", what=what, reason="over the budget of time")
+        return True
+
+    def measure_case(self, case: Case, batch: int) -> None:
+        """Whole program of one decoder, at each of its planned acceptances."""
+        if self._skip(case.name, f"{case.name}, batch {batch}"):
+            return
+        with self._budget.spend(case.name):
+            program = whole_program(
+                self._pipeline, case.decoder, self._sampling, self.request(batch)
+            )
+            for point in case.acceptances:
+                self._measure_point(case, batch, program, point)
+
+    def _measure_point(
+        self, case: Case, batch: int, program: Program, acceptance: float | None
+    ) -> None:
+        request = self.request(batch, 1.0 if acceptance is None else acceptance)
+        timing = measure(lambda: program(request=request), self._repeats)
+        if case.name == "target":
+            self._target_seconds[batch] = timing.median
+        target = self._target_seconds.get(batch)
+        self._results.add(
+            "decoder",
+            case=case.name,
+            **self._fields(batch),
+            planned_acceptance=acceptance,
+            **_counts(program(request=request)[0].counters),
+            **timing.fields(),
+            images_per_second=batch / timing.median,
+            speedup=None if target is None else target / timing.median,
+            **program.compile_fields(),
+            peak_bytes=peak_memory()[0],
+        )
+
+    def measure_phases(self, batch: int) -> None:
+        """Tokens and images apart, and the parts of making tokens but for the forwards."""
+        if self._skip("phases", f"phases, batch {batch}"):
+            return
+        with self._budget.spend("phases"):
+            request = self.request(batch)
+            tokens = tokens_program(self._pipeline, TargetOnly(), self._sampling, request)
+            timing = measure(lambda: tokens(request=request), self._repeats)
+            f_hat = tokens(request=request).f_hats[-1]
+            self._add_phase("tokens", batch, timing.fields() | tokens.compile_fields())
+            images = images_program(self._pipeline, f_hat)
+            timing = measure(lambda: images(f_hat=f_hat), self._repeats)
+            self._add_phase("images", batch, timing.fields() | images.compile_fields())
+            compiled_in = self._pipeline.prepare(TargetOnly(), self._sampling)
+            models = self.models
+            for name, timing in phase_timings(
+                models.target, models.vqvae.quantizer, request, compiled_in, self._repeats
+            ):
+                self._add_phase(name, batch, timing.fields())
+
+    def _add_phase(self, phase: str, batch: int, fields: dict[str, object]) -> None:
+        self._results.add("phase", phase=phase, target=self.target_name, batch=batch, **fields)
+
+    def measure_forwards(self, batch: int) -> None:
+        """The target's forward at each scale."""
+        compiled_in = self._pipeline.prepare(TargetOnly(), self._sampling)
+        timer = ForwardTimer(
+            self.models.target, self.models.vqvae.quantizer, self.request(batch), compiled_in
+        )
+        total = 0.0
+        for scale in range(self.models.target.config.pyramid.num_scales):
+            window = Window(scale, scale + 1)
+            if self._skip("forward", f"forward of scale {scale + 1}, batch {batch}"):
+                return
+            with self._budget.spend("forward"):
+                timing = timer.time(window, self._repeats)
+            total += timing.median
+            self._results.add(
+                "forward",
+                model=self.target_name,
+                batch=batch,
+                start=window.start,
+                stop=window.stop,
+                tokens=timer.tokens(window),
+                **timing.fields(),
+            )
+        self._add_phase("forwards of all scales", batch, {"seconds": total})
+
+    def run(self, choices: Choices, batch: int) -> None:
+        """Everything that is wanted at one batch size."""
+        scales = self.models.target.config.pyramid.num_scales
+        for case in decoding_cases(choices, scales):
+            self._guarded(lambda case=case: self.measure_case(case, batch), case.name, batch)
+        if choices.wants("phases"):
+            self._guarded(lambda: self.measure_phases(batch), "phases", batch)
+        if choices.wants("forwards"):
+            self._guarded(lambda: self.measure_forwards(batch), "forwards", batch)
+
+    def _guarded(self, measurement, what: str, batch: int) -> None:
+        """A case that does not fit in memory must not end the suite."""
+        try:
+            measurement()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            self._results.add("skipped", what=f"{what}, batch {batch}", reason="out of memory")
+
+
+def _counts(counters) -> dict[str, object]:
+    """Calls and measured acceptance of a speculative run."""
+    if counters is None:
+        return {}
+    accepted, rejected = int(np.sum(counters.accepted)), int(np.sum(counters.rejected))
+    judged = accepted + rejected
+    return {
+        "acceptance": accepted / judged if judged else None,
+        "target_calls": int(counters.target_calls),
+        "draft_calls": int(counters.draft_calls),
+    }
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sample", description=__doc__.splitlines()[0]
+    )
+    add_size_options(parser)
+    parser.add_argument("--only", nargs="+", metavar="CASE", help="measure these alone")
+    parser.add_argument("--gamma", type=int, default=10, help="scales to draft a check")
+    parser.add_argument("--until", type=int, default=7, help="check the scales before this one")
+    parser.add_argument("--entry", type=int, default=7, help="scale of the handoff")
+    parser.add_argument(
+        "--acceptance",
+        nargs="+",
+        type=share,
+        default=list(Choices.acceptances),
+        help="planned shares of accepted scales",
+    )
+    parser.add_argument("--adaptive-gammas", nargs="+", type=int, default=[0, 2, 9])
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="persistent compilation cache")
+    add_run_options(parser)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the suite."""
+    options = build_parser().parse_args(arguments)
+    choices = Choices(
+        groups=chosen_groups(options.only),
+        gamma=options.gamma,
+        until=options.until,
+        entry=options.entry,
+        acceptances=tuple(options.acceptance),
+        adaptive_gammas=tuple(options.adaptive_gammas),
+    )
+    check_outputs(options)
+    DTypePolicy.of(options.dtype)
+    if options.cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(options.cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    results = Results(run_context(options), options.json)
+    print(results.context["device"], flush=True)
+    budget = Budget(options.budget)
+    for target in options.target:
+        draft = options.draft if needs_draft(choices.groups) else None
+        if not budget.allows("models"):
+            results.add("skipped", what=target, reason="over the budget of time")
+            continue
+        suite = Suite((target, draft), options, results, budget)
+        results.add("models", target=target, draft=draft, start_seconds=budget.elapsed)
+        for batch in options.batch:
+            suite.run(choices, batch)
+
+
+if __name__ == "__main__":
+    run_command(main)
