@@ -28,7 +28,6 @@ class FeedForward(nnx.Module):
     """Two linear layers with the tanh form of GELU between them."""
 
     def __init__(self, config: VARConfig, dtypes: DTypePolicy, *, rngs: nnx.Rngs) -> None:
-        width = config.width
         self.fc1 = linear(width, config.mlp_width, dtypes, rngs, width_scale=width)
         self.fc2 = linear(
             config.mlp_width,
@@ -74,7 +73,6 @@ class Block(nnx.Module):
     def __init__(self, config: VARConfig, dtypes: DTypePolicy, *, rngs: nnx.Rngs) -> None:
         self.config = config
         self.dtypes = dtypes
-        width = config.width
         self.attn = SelfAttention(config, dtypes, rngs=rngs)
         self.ffn = FeedForward(config, dtypes, rngs=rngs)
         shared = config.shared_aln
