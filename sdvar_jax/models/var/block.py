@@ -28,6 +28,7 @@ class FeedForward(nnx.Module):
     """Two linear layers with the tanh form of GELU between them."""
 
     def __init__(self, config: VARConfig, dtypes: DTypePolicy, *, rngs: nnx.Rngs) -> None:
+        width = config.width
         self.fc1 = linear(width, config.mlp_width, dtypes, rngs, width_scale=width)
         self.fc2 = linear(
             config.mlp_width,
