@@ -119,7 +119,7 @@ def build_app(words: Sequence[str]) -> Callable[[Sequence[str]], int]:
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
+        rich_markup_mode="markdown",
     )
     app.callback()(_options)
     for command in COMMANDS:
@@ -135,16 +135,18 @@ def build_app(words: Sequence[str]) -> Callable[[Sequence[str]], int]:
 
 def _register(app: typer.Typer, command: Command, *, loaded: bool) -> None:
     """Adds a command; one that is not loaded only shows in the list."""
-    told = {"name": command.name, "rich_help_panel": command.panel}
+    name, panel = command.name, command.panel
     if command.group:
         group = command.load() if loaded else typer.Typer()
         if not loaded:
             group.callback()(_not_loaded)
-        app.add_typer(group, help=command.help, no_args_is_help=True, **told)
+        app.add_typer(
+            group, name=name, help=command.help, no_args_is_help=True, rich_help_panel=panel
+        )
     elif loaded:
-        app.command(epilog=EPILOG, **told)(command.load())
+        app.command(name, epilog=EPILOG, rich_help_panel=panel)(command.load())
     else:
-        app.command(help=command.help, **told)(_not_loaded)
+        app.command(name, help=command.help, rich_help_panel=panel)(_not_loaded)
 
 
 def _not_loaded() -> None:

@@ -12,7 +12,7 @@ from sdvar_jax.cli.terminal import in_bytes, in_seconds, say, show_table
 if TYPE_CHECKING:
     from sdvar_jax.data import PreparationReport
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(rich_markup_mode="markdown")
 
 
 @app.callback()

@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 import chex
+import jax.numpy as jnp
 import numpy as np
 
 from sdvar_jax.config.validation import require
@@ -49,7 +50,9 @@ def force_tokens(tokens: tuple[np.ndarray, ...], kept: np.ndarray) -> ForcedToke
     """
     joined = np.concatenate(tokens, axis=1)  # [batch, total_length]
     chex.assert_shape(kept, joined.shape[1:])
-    return ForcedTokens(tokens=joined, forced=np.broadcast_to(kept, joined.shape))
+    return ForcedTokens(
+        tokens=jnp.asarray(joined), forced=jnp.asarray(np.broadcast_to(kept, joined.shape))
+    )
 
 
 def edit_image(
