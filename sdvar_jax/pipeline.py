@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx, struct
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sdvar_jax.checkpoint.compatibility import check_compatible, check_draft
 from sdvar_jax.config import VARConfig
@@ -31,6 +32,9 @@ from sdvar_jax.result import SampleResult
 from sdvar_jax.sampling import SamplingConfig
 
 Progress = Callable[[int], None]
+
+DATA_AXIS = "data"
+"""The mesh axis that batches are spread over."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +146,13 @@ class Pipeline:
     """
 
     def __init__(
-        self, target: VAR, vqvae: VQVAE, draft: VAR | None = None, *, filter_method: str = "sort"
+        self,
+        target: VAR,
+        vqvae: VQVAE,
+        draft: VAR | None = None,
+        *,
+        filter_method: str = "sort",
+        mesh: Mesh | None = None,
     ) -> None:
         """Checks that the models belong together.
 
@@ -151,9 +161,12 @@ class Pipeline:
           vqvae: the VQVAE it was trained with.
           draft: the small model.
           filter_method: how top-k and top-p find their threshold, see ``sampling.filtering``.
+          mesh: devices to spread the batch over, along their axis "data"; every device holds the
+            weights. None uses the devices that the weights are on.
 
         Raises:
-          SdvarError: they differ in pyramid, vocabulary, channels or classes.
+          SdvarError: the mesh has no "data" axis, or the models differ in pyramid, vocabulary,
+            channels or classes.
         """
         check_compatible(target.config, vqvae.config)
         if draft is not None:
@@ -165,6 +178,18 @@ class Pipeline:
         draft_def, draft_state = (None, None) if draft is None else nnx.split(draft)
         self._definitions = _Definitions(target_def, vqvae_def, draft_def)
         self._weights = _Weights(target=target_state, vqvae=vqvae_state, draft=draft_state)
+        self.mesh: Mesh | None = None
+        if mesh is not None:
+            require(
+                DATA_AXIS in mesh.axis_names,
+                f'the mesh needs an axis "{DATA_AXIS}" to spread the batch over, '
+                f"got {mesh.axis_names}",
+            )
+            # The compiler places what is in between: the decoders know nothing of the mesh.
+            automatic = (AxisType.Auto,) * len(mesh.axis_names)
+            self.mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=automatic)
+            everywhere = NamedSharding(self.mesh, PartitionSpec())
+            self._weights = jax.device_put(self._weights, everywhere)
         static = ("definitions", "decoder", "sampling")
         self._one_program = jax.jit(_decode_and_images, static_argnames=static)
         self._tokens_program = jax.jit(_decode, static_argnames=static)
@@ -230,6 +255,9 @@ class Pipeline:
         count = labels_array.size
         batch = count if batch_size is None else min(batch_size, count)
         require(batch >= 1, f"the batch size must be positive, got {batch_size}")
+        if self.mesh is not None:
+            # Every device takes the same number of rows.
+            batch = -(-batch // self.mesh.shape[DATA_AXIS]) * self.mesh.shape[DATA_AXIS]
         dial = decoder.default_threshold if threshold is None else threshold
         timings: dict[str, float] = {"compile": 0.0}
         parts: list[tuple[Decoded, np.ndarray, int]] = []
@@ -247,11 +275,32 @@ class Pipeline:
                 acceptance_seen=_acceptance_seen([decoded for decoded, _, _ in parts]),
                 forced=None if forced is None else jax.tree.map(lambda x, r=rows: x[r], forced),
             )
-            decoded, images = self._run(request, decoder, compiled_in, timings, measure)
+            decoded, images = self._run(
+                self._place(request), decoder, compiled_in, timings, measure
+            )
             parts.append((jax.device_get(decoded), np.asarray(images), size))
             if progress is not None:
                 progress(first + size)
         return self._result(parts, labels_array, timings)
+
+    def _place(self, request: Request) -> Request:
+        """The request on the mesh: what has a row a sample is spread, the rest is on all."""
+        if self.mesh is None:
+            return request
+        rows = NamedSharding(self.mesh, PartitionSpec(DATA_AXIS))
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        spread = request.replace(
+            labels=rows,
+            sample_ids=rows,
+            seed=everywhere,
+            guidance=everywhere,
+            top_k=everywhere,
+            top_p=everywhere,
+            threshold=everywhere,
+            acceptance_seen=everywhere,
+            forced=None if request.forced is None else ForcedTokens(tokens=rows, forced=rows),
+        )
+        return jax.device_put(request, spread)
 
     def _run(
         self,
