@@ -12,7 +12,10 @@ from sdvar_jax.decoding.speculative import Speculative
 from sdvar_jax.decoding.speculative.cost_model import DEFAULT_COST, CostModel
 
 FULL = 1.0
+# In the order in which they run.
 GROUPS = (
+    "floor",
+    "windows",
     "target",
     "draft",
     "handoff",
@@ -24,7 +27,8 @@ GROUPS = (
     "forwards",
 )
 # The groups that need no draft.
-_TARGET_GROUPS = ("target", "phases", "forwards")
+_SPECULATIVE = ("exact", "until", "adaptive")
+_TARGET_GROUPS = ("floor", "target", "phases", "forwards")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +74,17 @@ class Choices:
 
 
 def chosen_groups(only: Sequence[str] | None) -> tuple[str, ...]:
-    """The groups named, in the suite's order; all without names."""
+    """The groups named, in the suite's order; all without names.
+
+    "acceptance" alone is no decoder: it asks for the curve of those that are named, of all
+    speculative ones if none is.
+    """
     unknown = sorted(set(only or ()) - set(GROUPS))
     require(not unknown, f"unknown case {', '.join(unknown)}; use some of {', '.join(GROUPS)}")
-    return tuple(group for group in GROUPS if only is None or group in only)
+    wanted = set(GROUPS if only is None else only)
+    if "acceptance" in wanted and not wanted & set(_SPECULATIVE):
+        wanted |= set(_SPECULATIVE)
+    return tuple(group for group in GROUPS if group in wanted)
 
 
 def needs_draft(groups: Iterable[str]) -> bool:
@@ -83,27 +94,28 @@ def needs_draft(groups: Iterable[str]) -> bool:
 
 def decoding_cases(choices: Choices, num_scales: int) -> tuple[Case, ...]:
     """The decoders to measure, the target alone first."""
-    gamma, until = min(choices.gamma, num_scales), min(choices.until, num_scales)
+    gamma = min(choices.gamma, num_scales)
+    until, entry = min(choices.until, num_scales - 1), min(choices.entry, num_scales - 1)
     planned, cases = PlannedAcceptance(), []
-    curve = choices.acceptances if choices.wants("acceptance") else ()
     if choices.wants("target"):
         cases.append(Case("target", TargetOnly()))
     if choices.wants("draft"):
         cases.append(Case("draft", DraftOnly()))
     if choices.wants("handoff"):
         cases += [
-            Case(f"handoff {order} at {choices.entry}", Handoff(choices.entry, order))
+            Case(f"handoff {order} at {entry}", Handoff(entry, order))
             for order in ("target-draft", "draft-target")
         ]
-    if choices.wants("exact") or curve:
+    points = _points(choices)
+    if choices.wants("exact"):
         decoder = Speculative(gamma=gamma, accept=planned, commit="draft")
-        cases.append(Case(f"exact, gamma {gamma}", decoder, _points(choices, "exact")))
-    if choices.wants("until") or curve:
+        cases.append(Case(f"exact, gamma {gamma}", decoder, points))
+    if choices.wants("until"):
         decoder = Speculative(
             gamma=min(gamma, until), accept=planned, commit="draft", check_until=until
         )
-        cases.append(Case(f"exact until {until}", decoder, _points(choices, "until")))
-    if choices.wants("adaptive") or curve:
+        cases.append(Case(f"exact until {until}", decoder, points))
+    if choices.wants("adaptive"):
         decoder = Speculative(
             gamma="adaptive",
             accept=planned,
@@ -111,13 +123,11 @@ def decoding_cases(choices: Choices, num_scales: int) -> tuple[Case, ...]:
             adaptive_gammas=choices.adaptive_gammas,
             cost=choices.cost,
         )
-        cases.append(Case("adaptive", decoder, _points(choices, "adaptive")))
+        cases.append(Case("adaptive", decoder, points))
     return tuple(cases)
 
 
-def _points(choices: Choices, group: str) -> tuple[float, ...]:
-    """Full acceptance if the group itself is wanted, and the curve if that is."""
-    points = {FULL} if choices.wants(group) else set()
-    if choices.wants("acceptance"):
-        points |= set(choices.acceptances)
-    return tuple(sorted(points, reverse=True))
+def _points(choices: Choices) -> tuple[float, ...]:
+    """Full acceptance, and the curve if that is wanted."""
+    curve = choices.acceptances if choices.wants("acceptance") else ()
+    return tuple(sorted({FULL, *curve}, reverse=True))

@@ -17,6 +17,7 @@ from benchmarks.random_models import SIZES
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.runtime.atomic import check_file_destination
 from sdvar_jax.runtime.memory import describe_devices
+from sdvar_jax.sampling import SamplingConfig
 from sdvar_jax.sampling.filtering import METHODS
 
 
@@ -28,7 +29,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeats", type=positive, default=20, help="measured calls (default: %(default)s)"
     )
-    parser.add_argument("--filter", choices=METHODS, default="search", help="top-k/top-p method")
+    parser.add_argument(
+        "--filter", choices=METHODS, default="search", help="top-k/top-p (default: %(default)s)"
+    )
     parser.add_argument("--cfg", type=float, default=1.5)
     parser.add_argument("--top-k", type=int, default=900)
     parser.add_argument("--top-p", type=float, default=0.96)
@@ -76,6 +79,11 @@ def share(text: str) -> float:
     if not 0.0 <= value <= 1.0:
         raise argparse.ArgumentTypeError(f"must lie in 0..1, got {value}")
     return value
+
+
+def sampling_config(options: argparse.Namespace) -> SamplingConfig:
+    """Guidance and filtering as asked for."""
+    return SamplingConfig(cfg=options.cfg, top_k=options.top_k, top_p=options.top_p)
 
 
 def check_outputs(options: argparse.Namespace) -> None:

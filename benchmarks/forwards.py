@@ -1,4 +1,4 @@
-"""Time of one forward of one model over a window of scales.
+"""Time of one forward of one model over a window of scales, alone or with drawing its tokens.
 
 The forward is repeated inside one compiled loop, each pass fed from the one before it, so that
 neither the launch from the host nor a copy of the KV cache is counted, and no pass can be left out.
@@ -15,7 +15,8 @@ from flax import nnx
 
 from benchmarks.timing import Timing, measure
 from sdvar_jax.decoding import Request, TokenSampling
-from sdvar_jax.decoding.window import Window, class_modulations, forward_window
+from sdvar_jax.decoding.f_hat import extend
+from sdvar_jax.decoding.window import Window, class_modulations, draw_tokens, forward_window
 from sdvar_jax.models import VAR, KVCache, Quantizer
 
 _PASSES = 20
@@ -31,6 +32,24 @@ class _Static:
     sampling: TokenSampling
     window: Window
     passes: int
+    drawing: bool
+
+
+def _draw(
+    static: _Static,
+    quantizer: Quantizer,
+    f_hats: jax.Array,
+    logits: jax.Array,
+    request: Request,
+) -> jax.Array:
+    """Draws the window's tokens and brings f_hats in step, as decoders do after a forward."""
+    pyramid, window = quantizer.config.pyramid, static.window
+    tokens = draw_tokens(logits, request, static.sampling, pyramid, window)
+    first = pyramid.offsets[window.start]
+    for scale in window.scales:
+        here = tokens[:, pyramid.offsets[scale] - first : pyramid.offsets[scale + 1] - first]
+        f_hats = extend(quantizer, f_hats, here, scale)
+    return f_hats[window.start + 1 : window.stop + 1]
 
 
 def _run_passes(
@@ -46,21 +65,22 @@ def _run_passes(
 
     def one_pass(_: int, carry: tuple[jax.Array, KVCache]) -> tuple[jax.Array, KVCache]:
         tie, cache = carry
-        tied = modulations.replace(
-            condition=modulations.condition + tie.astype(modulations.condition.dtype)
-        )
-        logits, cache = forward_window(
+        condition = modulations.condition + tie.astype(modulations.condition.dtype)
+        result, cache = forward_window(
             model,
             quantizer,
-            tied,
+            modulations.replace(condition=condition),
             f_hats + tie,
             cache,
             static.window,
             request,
             static.sampling,
         )
-        logits = jax.lax.optimization_barrier(logits)
-        return logits[0, 0, 0] * _TIE, cache
+        if static.drawing:
+            result = _draw(static, quantizer, f_hats, result, request)
+        # All of the result is wanted, not the one number that ties the passes together.
+        result = jax.lax.optimization_barrier(result)
+        return jnp.ravel(result)[0] * _TIE, cache
 
     tie = jnp.zeros((), jnp.float32)
     return jax.lax.fori_loop(0, static.passes, one_pass, (tie, cache))
@@ -107,11 +127,17 @@ class ForwardTimer:
         """Positions of the window in one sample."""
         return len(window.positions(self._pyramid))
 
-    def time(self, window: Window, repeats: int) -> Timing:
-        """Seconds of one forward over the window, head and guidance included."""
+    def time(self, window: Window, repeats: int, *, drawing: bool = False) -> Timing:
+        """Seconds of one forward over the window, head and guidance included.
+
+        Args:
+          window: the scales.
+          repeats: measured calls.
+          drawing: count drawing the tokens and the quantizer too.
+        """
         rows = self._request.batch * (2 if window.guided(self._sampling) else 1)
         passes = max(2, min(_PASSES, _TOKENS_A_CALL // (rows * self.tokens(window))))
-        static = _Static(self._model, self._quantizer, self._sampling, window, passes)
+        static = _Static(self._model, self._quantizer, self._sampling, window, passes, drawing)
         executable = _jitted.lower(
             static, self._weights, self._modulations, self._f_hats, self._request, self._cache
         ).compile()

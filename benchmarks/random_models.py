@@ -21,8 +21,7 @@ from sdvar_jax.checkpoint.assembly import abstract_model
 from sdvar_jax.config import DTypePolicy, ScalePyramid, VARConfig, VQVAEConfig, preset
 from sdvar_jax.models import VAR, VQVAE
 
-# Ten scales as the published models have, so that every decoder runs as it does on them.
-_TINY_PYRAMID = ScalePyramid(tuple(range(1, 11)))
+_TINY_PYRAMID = ScalePyramid((1, 2, 3, 4, 5, 6))
 _TINY = {"vocab_size": 256, "latent_channels": 8, "num_classes": 10, "pyramid": _TINY_PYRAMID}
 TINY = VARConfig.of_depth(2, **_TINY)
 TINY_DRAFT = VARConfig.of_depth(1, **_TINY)
@@ -33,6 +32,8 @@ _TINY_VQVAE = VQVAEConfig(
     channels=32,
     channel_multipliers=(1, 1, 2),
 )
+# Places of the pool at which parameters begin.
+_STARTS = 1 << 16
 SIZES = ("tiny", "d16", "d20", "d24", "d30", "d36")
 
 
@@ -41,12 +42,16 @@ def target_config(name: str) -> VARConfig:
     return TINY if name == "tiny" else preset(name)
 
 
+def draft_name(draft: str, target: str) -> str:
+    """The draft for a target: the one asked for; "tiny" goes with "tiny" alone."""
+    return "tiny" if target == "tiny" else draft
+
+
 def draft_config(name: str, target: VARConfig) -> VARConfig:
     """The shapes of a draft of size ``name`` that proposes scales to ``target``."""
-    if target.pyramid == _TINY_PYRAMID:
+    if name == "tiny":
         return TINY_DRAFT
-    config = target_config(name)
-    return dataclasses.replace(config, pyramid=target.pyramid)
+    return dataclasses.replace(target_config(name), pyramid=target.pyramid)
 
 
 def vqvae_config(target: VARConfig) -> VQVAEConfig:
@@ -72,15 +77,30 @@ def _mean_and_deviation(path: str, shape: tuple[int, ...]) -> tuple[float, float
     return 0.0, 0.1
 
 
+@functools.partial(jax.jit, static_argnames=("size",))
+def _normal_pool(key: jax.Array, *, size: int) -> jax.Array:
+    return jax.random.normal(key, (size,), jnp.float32)
+
+
 @functools.partial(jax.jit, static_argnames=("shape", "dtype"))
-def _normal(
-    key: jax.Array, mean: float, deviation: float, *, shape: tuple[int, ...], dtype: DTypeLike
+def _take(
+    pool: jax.Array,
+    start: int,
+    mean: float,
+    deviation: float,
+    *,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
 ) -> jax.Array:
-    return (mean + deviation * jax.random.normal(key, shape, jnp.float32)).astype(dtype)
+    numbers = jax.lax.dynamic_slice(pool, (start,), (math.prod(shape),)).reshape(shape)
+    return (mean + deviation * numbers).astype(dtype)
 
 
 def random_model(config: VARConfig | VQVAEConfig, dtypes: DTypePolicy, seed: int = 0) -> Any:
     """A ``VAR`` or ``VQVAE`` with random weights in the policy's dtype, made on the device.
+
+    Every parameter is a stretch of one pool of normal numbers, so that few and small programs are
+    compiled: a model of two billion parameters is ready in seconds.
 
     Args:
       config: its shapes; the class decides between the two.
@@ -88,13 +108,14 @@ def random_model(config: VARConfig | VQVAEConfig, dtypes: DTypePolicy, seed: int
       seed: of the weights.
     """
     graphdef, state = nnx.split(abstract_model(config, dtypes))
-    # One program a shape and no more: blocks share them. "rbg" is quick to compile and to run.
-    base = jax.random.key(seed, impl="rbg")
-    for path, leaf in nnx.to_flat_state(state):
+    leaves = nnx.to_flat_state(state)
+    largest = max(math.prod(leaf.shape) for _, leaf in leaves)
+    pool = _normal_pool(jax.random.key(seed), size=largest + _STARTS)
+    for path, leaf in leaves:
         name = ".".join(map(str, path))
         mean, deviation = _mean_and_deviation(name, leaf.shape)
-        key = jax.random.fold_in(base, zlib.crc32(name.encode()))
-        leaf.set_value(_normal(key, mean, deviation, shape=leaf.shape, dtype=leaf.dtype))
+        start = zlib.crc32(name.encode()) % _STARTS
+        leaf.set_value(_take(pool, start, mean, deviation, shape=leaf.shape, dtype=leaf.dtype))
     return nnx.merge(graphdef, state)
 
 
@@ -113,7 +134,9 @@ class RandomModels:
     draft: VAR | None
 
     @classmethod
-    def make(cls, target: str, draft: str | None, dtypes: DTypePolicy, seed: int = 0):
+    def make(
+        cls, target: str, draft: str | None, dtypes: DTypePolicy, seed: int = 0
+    ) -> RandomModels:
         """Models of the sizes ``target`` and ``draft``, ready on the device."""
         config = target_config(target)
         models = cls(
@@ -125,7 +148,6 @@ class RandomModels:
                 else random_model(draft_config(draft, config), dtypes, seed + 1)
             ),
         )
-        jax.block_until_ready(
-            [nnx.state(m) for m in (models.target, models.vqvae, models.draft) if m]
-        )
+        made = [m for m in (models.target, models.vqvae, models.draft) if m is not None]
+        jax.block_until_ready([nnx.state(model) for model in made])
         return models

@@ -28,6 +28,17 @@ def shown(key: str, value: Any) -> str:
     return str(value)
 
 
+def told(record: Record) -> str:
+    """A record as one line."""
+    hidden = ("kind", "seconds_low", "seconds_high", "repeats")
+    fields = " ".join(
+        f"{key}={shown(key, value)}"
+        for key, value in record.items()
+        if key not in hidden and not isinstance(value, list)
+    )
+    return f"{record['kind']}: {fields}"
+
+
 class Results:
     """The records of one run.
 
@@ -36,7 +47,10 @@ class Results:
       records: the results, each with a ``kind``.
     """
 
-    def __init__(self, context: Mapping[str, Any], path: Path | None = None) -> None:
+    def __init__(
+        self, context: Mapping[str, Any], path: Path | None = None, *, quiet: bool = False
+    ) -> None:
+        self._quiet = quiet
         self.context = dict(context)
         self.records: list[Record] = []
         self._path = path
@@ -46,9 +60,8 @@ class Results:
         """Takes a result, prints it and rewrites the file."""
         record = {"kind": kind, **fields}
         self.records.append(record)
-        hidden = ("kind", "seconds_low", "seconds_high", "repeats")
-        told = " ".join(f"{k}={shown(k, v)}" for k, v in record.items() if k not in hidden)
-        print(f"{kind}: {told}", flush=True)
+        if not self._quiet:
+            print(told(record), flush=True)
         self._save()
         return record
 

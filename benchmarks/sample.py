@@ -6,34 +6,48 @@ python -m benchmarks.sample --target d30 --draft d16 --batch 1 32 --json results
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import dataclasses
+import functools
+import gc
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import peer
 from benchmarks.budget import Budget
-from benchmarks.cases import Case, Choices, chosen_groups, decoding_cases, needs_draft
+from benchmarks.cases import GROUPS, Case, Choices, chosen_groups, decoding_cases, needs_draft
+from benchmarks.ceilings import measure_ceilings
 from benchmarks.command import (
     add_run_options,
     add_size_options,
     check_outputs,
     run_command,
     run_context,
+    sampling_config,
     share,
 )
+from benchmarks.floor import sequential_floor
 from benchmarks.forwards import ForwardTimer
 from benchmarks.phases import phase_timings
+from benchmarks.plots import check_plots, write_plots
 from benchmarks.programs import Program, images_program, tokens_program, whole_program
-from benchmarks.random_models import RandomModels
+from benchmarks.random_models import RandomModels, draft_name, target_config
+from benchmarks.report import report, write_report
 from benchmarks.results import Results
 from benchmarks.timing import measure
+from benchmarks.windows import CostMeasurement, read_costs
+from benchmarks.work import Ceilings
 from sdvar_jax.config import DTypePolicy
 from sdvar_jax.decoding import Request, TargetOnly, make_request
+from sdvar_jax.decoding.speculative.cost_model import CostModel
+from sdvar_jax.decoding.speculative.state import Counters
 from sdvar_jax.decoding.window import Window
 from sdvar_jax.pipeline import Pipeline
 from sdvar_jax.runtime.memory import peak_memory
-from sdvar_jax.sampling import SamplingConfig
 
 
 class Suite:
@@ -55,8 +69,8 @@ class Suite:
     ) -> None:
         self.target_name, self.draft_name = names
         self._results, self._budget, self._repeats = results, budget, options.repeats
-        self._sampling = SamplingConfig(cfg=options.cfg, top_k=options.top_k, top_p=options.top_p)
-        self._seed = options.seed
+        self._sampling, self._seed = sampling_config(options), options.seed
+        self._filter_method = options.filter
         with budget.spend("models"):
             self.models = RandomModels.make(*names, DTypePolicy.of(options.dtype), options.seed)
         self._pipeline = Pipeline(
@@ -120,10 +134,10 @@ class Suite:
             tokens = tokens_program(self._pipeline, TargetOnly(), self._sampling, request)
             timing = measure(lambda: tokens(request=request), self._repeats)
             f_hat = tokens(request=request).f_hats[-1]
-            self._add_phase("tokens", batch, timing.fields() | tokens.compile_fields())
+            self._add_phase("tokens", batch, {**timing.fields(), **tokens.compile_fields()})
             images = images_program(self._pipeline, f_hat)
             timing = measure(lambda: images(f_hat=f_hat), self._repeats)
-            self._add_phase("images", batch, timing.fields() | images.compile_fields())
+            self._add_phase("images", batch, {**timing.fields(), **images.compile_fields()})
             compiled_in = self._pipeline.prepare(TargetOnly(), self._sampling)
             models = self.models
             for name, timing in phase_timings(
@@ -131,7 +145,7 @@ class Suite:
             ):
                 self._add_phase(name, batch, timing.fields())
 
-    def _add_phase(self, phase: str, batch: int, fields: dict[str, object]) -> None:
+    def _add_phase(self, phase: str, batch: int, fields: Mapping[str, Any]) -> None:
         self._results.add("phase", phase=phase, target=self.target_name, batch=batch, **fields)
 
     def measure_forwards(self, batch: int) -> None:
@@ -159,27 +173,60 @@ class Suite:
             )
         self._add_phase("forwards of all scales", batch, {"seconds": total})
 
-    def run(self, choices: Choices, batch: int) -> None:
+    def add_floor(self, batch: int, ceilings: Ceilings) -> None:
+        """The floor of target-only decoding."""
+        target, vqvae = self.models.target, self.models.vqvae
+        floor = sequential_floor(
+            target.config,
+            vqvae.config,
+            batch,
+            ceilings,
+            guided=self._sampling.cfg > 0,
+            itemsize=jnp.dtype(target.dtypes.param_dtype).itemsize,
+        )
+        self._results.add("floor", target=self.target_name, batch=batch, **floor.fields())
+
+    def measure_cost(self, batch: int) -> CostModel | None:
+        """The cost model of this pair at this batch size."""
+        assert self.draft_name is not None
+        measurement = CostMeasurement(
+            self.models,
+            (self.target_name, self.draft_name),
+            self._sampling,
+            self._filter_method,
+            self._results,
+            self._budget,
+            repeats=self._repeats,
+        )
+        return measurement.run(batch)
+
+    def run(self, choices: Choices, batch: int, ceilings: Ceilings | None) -> None:
         """Everything that is wanted at one batch size."""
         scales = self.models.target.config.pyramid.num_scales
+        if ceilings is not None:
+            self.add_floor(batch, ceilings)
+        if choices.wants("windows"):
+            cost = self._guarded(lambda: self.measure_cost(batch), "windows", batch)
+            choices = dataclasses.replace(choices, cost=cost or choices.cost)
         for case in decoding_cases(choices, scales):
-            self._guarded(lambda case=case: self.measure_case(case, batch), case.name, batch)
+            self._guarded(functools.partial(self.measure_case, case, batch), case.name, batch)
         if choices.wants("phases"):
             self._guarded(lambda: self.measure_phases(batch), "phases", batch)
         if choices.wants("forwards"):
             self._guarded(lambda: self.measure_forwards(batch), "forwards", batch)
 
-    def _guarded(self, measurement, what: str, batch: int) -> None:
+    def _guarded(self, measurement: Callable[[], Any], what: str, batch: int) -> Any:
         """A case that does not fit in memory must not end the suite."""
         try:
-            measurement()
+            return measurement()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             self._results.add("skipped", what=f"{what}, batch {batch}", reason="out of memory")
+            return None
 
 
-def _counts(counters) -> dict[str, object]:
+def _counts(counters: Counters | None) -> dict[str, object]:
     """Calls and measured acceptance of a speculative run."""
     if counters is None:
         return {}
@@ -198,7 +245,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.sample", description=__doc__.splitlines()[0]
     )
     add_size_options(parser)
-    parser.add_argument("--only", nargs="+", metavar="CASE", help="measure these alone")
+    parser.add_argument(
+        "--only", nargs="+", metavar="CASE", help=f"measure these alone: {', '.join(GROUPS)}"
+    )
     parser.add_argument("--gamma", type=int, default=10, help="scales to draft a check")
     parser.add_argument("--until", type=int, default=7, help="check the scales before this one")
     parser.add_argument("--entry", type=int, default=7, help="scale of the handoff")
@@ -210,15 +259,23 @@ def build_parser() -> argparse.ArgumentParser:
         help="planned shares of accepted scales",
     )
     parser.add_argument("--adaptive-gammas", nargs="+", type=int, default=[0, 2, 9])
+    parser.add_argument(
+        "--cost", type=Path, metavar="FILE", help="cost models, written by benchmarks.windows"
+    )
     parser.add_argument("--cache", type=Path, metavar="DIR", help="persistent compilation cache")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="needs matplotlib")
+    parser.add_argument(
+        "--var-repo", type=Path, metavar="PATH", help="checkout of the PyTorch original to compare"
+    )
+    parser.add_argument(
+        "--peer-compile", action="store_true", help="run the original with torch.compile too"
+    )
     add_run_options(parser)
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the suite."""
-    options = build_parser().parse_args(arguments)
-    choices = Choices(
+def _choices(options: argparse.Namespace) -> Choices:
+    return Choices(
         groups=chosen_groups(options.only),
         gamma=options.gamma,
         until=options.until,
@@ -226,23 +283,82 @@ def main(arguments: Sequence[str] | None = None) -> None:
         acceptances=tuple(options.acceptance),
         adaptive_gammas=tuple(options.adaptive_gammas),
     )
+
+
+def _check_all(options: argparse.Namespace) -> None:
+    """Whatever is wrong is told before anything is made or measured."""
     check_outputs(options)
     DTypePolicy.of(options.dtype)
+    if options.plots is not None:
+        check_plots(options.plots)
+    if options.var_repo is not None:
+        peer.check_repo(options.var_repo)
+        peer.share_device()
+
+
+def _run_target(
+    name: str,
+    options: argparse.Namespace,
+    choices: Choices,
+    results: Results,
+    budget: Budget,
+    ceilings: Ceilings | None,
+    costs: dict[tuple[str, str, int], CostModel],
+) -> None:
+    """Everything of one target; its memory is free again afterwards."""
+    wanted = draft_name(options.draft, name)
+    draft = wanted if needs_draft(choices.groups) else None
+    suite = Suite((name, draft), options, results, budget)
+    results.add("models", target=name, draft=draft, ready_after_seconds=budget.elapsed)
+    for batch in options.batch:
+        cost = costs.get((name, wanted, batch), choices.cost)
+        suite.run(dataclasses.replace(choices, cost=cost), batch, ceilings)
+    del suite
+    gc.collect()
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the suite with the command line's options."""
+    choices = _choices(options)
+    _check_all(options)
+    costs = {} if options.cost is None else read_costs(options.cost)
     if options.cache is not None:
         jax.config.update("jax_compilation_cache_dir", str(options.cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    results = Results(run_context(options), options.json)
+    results, budget = Results(run_context(options), options.json), Budget(options.budget)
     print(results.context["device"], flush=True)
-    budget = Budget(options.budget)
-    for target in options.target:
-        draft = options.draft if needs_draft(choices.groups) else None
+    ceilings = None
+    if choices.wants("floor"):
+        ceilings = measure_ceilings(DTypePolicy.of(options.dtype).compute_dtype)
+        results.add("ceilings", **dataclasses.asdict(ceilings))
+    for name in options.target:
         if not budget.allows("models"):
-            results.add("skipped", what=target, reason="over the budget of time")
+            results.add("skipped", what=name, reason="over the budget of time")
             continue
-        suite = Suite((target, draft), options, results, budget)
-        results.add("models", target=target, draft=draft, start_seconds=budget.elapsed)
-        for batch in options.batch:
-            suite.run(choices, batch)
+        _run_target(name, options, choices, results, budget, ceilings, costs)
+        if options.var_repo is not None and budget.allows("peer"):
+            with budget.spend("peer"):
+                peer.measure_peer(
+                    options.var_repo.absolute(),
+                    name,
+                    target_config(name),
+                    options.batch,
+                    sampling_config(options),
+                    results,
+                    compiled=options.peer_compile,
+                    repeats=options.repeats,
+                    seed=options.seed,
+                )
+    print(report(results), flush=True)
+    if options.markdown is not None:
+        write_report(results, options.markdown)
+    if options.plots is not None:
+        write_plots(results, options.plots)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the suite."""
+    run(build_parser().parse_args(arguments))
 
 
 if __name__ == "__main__":
