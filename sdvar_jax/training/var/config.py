@@ -1,0 +1,71 @@
+"""Settings of VAR training."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from sdvar_jax.config import VARConfig
+from sdvar_jax.config.validation import require
+from sdvar_jax.training.config import OptimizerConfig, RunConfig
+from sdvar_jax.training.var.attention import ATTENTIONS
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenNoiseConfig:
+    """Teacher forcing from tokens that are a little off (self-correction).
+
+    In sampling a scale is made from scales that the model drew itself and that no picture has. So
+    that training sees such prefixes, some tokens of the input are taken nearest to a disturbed
+    vector, and the wanted tokens of later scales are those that make the best of it, as the
+    tokenizer itself would.
+
+    Attributes:
+      share: largest share of disturbed tokens; each picture draws its own share from 0 to this.
+      strength: of the disturbance, in units of the quantization error at that scale.
+    """
+
+    share: float = 0.0
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.share <= 1, f"token_noise.share must lie in 0..1, got {self.share}")
+        require(self.strength >= 0, f"token_noise.strength must not be negative: {self.strength}")
+
+
+@dataclasses.dataclass(frozen=True)
+class VARTrainingConfig:
+    """Everything that makes a VAR from tokens.
+
+    Attributes:
+      model: its shapes, and label dropout and drop path.
+      run: length and habits.
+      optimizer: how the weights move.
+      label_smoothing: share of the wanted distribution spread over all tokens.
+      scale_power: scale k weighs in the loss as its number of tokens to this power; 1 weighs every
+        token alike, as VAR does; less gives the coarse scales, which hold few tokens, more.
+      token_noise: disturbed inputs.
+      balance: how often pictures are drawn, see ``training.balance``.
+      class_power: see ``training.balance``.
+      attention: "auto" takes cuDNN's where it runs, else "xla".
+      remat: keep the results of matrix products alone for the backward pass and make the rest
+        again: much less memory.
+    """
+
+    model: VARConfig
+    run: RunConfig
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    label_smoothing: float = 0.0
+    scale_power: float = 1.0
+    token_noise: TokenNoiseConfig = TokenNoiseConfig()
+    balance: str = "none"
+    class_power: float = 1.0
+    attention: str = "auto"
+    remat: bool = True
+
+    def __post_init__(self) -> None:
+        require(0 <= self.label_smoothing < 1, "label_smoothing must lie in 0..1")
+        require(0 <= self.scale_power <= 1, "scale_power must lie in 0..1")
+        require(
+            self.attention in ATTENTIONS,
+            f"unknown attention {self.attention!r}; use one of {', '.join(ATTENTIONS)}",
+        )

@@ -1,0 +1,111 @@
+"""The teacher-forced forward of all scales as training runs it.
+
+The same numbers as ``VAR.teacher_forced``, with attention that leaves the masked part out and
+with a choice of what is kept for the backward pass.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from sdvar_jax.models import VAR, Modulations
+from sdvar_jax.models.var.block import Block, layer_norm
+from sdvar_jax.training.var.attention import pyramid_attention
+
+Keeps = tuple[tuple[jax.Array, jax.Array], ...]
+
+
+def _block(
+    block: Block,
+    attention: str,
+    x: jax.Array,
+    modulation: jax.Array,
+    keep: tuple[jax.Array, jax.Array] | None,
+) -> jax.Array:
+    config, dtype = block.config, block.dtypes.compute_dtype
+    gamma1, gamma2, scale1, scale2, shift1, shift2 = (
+        modulation[:, i : i + 1] for i in range(6)
+    )  # [batch, 1, width] each
+    h = (layer_norm(x, config.norm_eps) * (scale1 + 1) + shift1).astype(dtype)
+    q, k, v = block.attn.project(h)
+    if not config.attn_l2_norm:
+        q = q * jnp.asarray(0.25 * config.head_dim**-0.5, q.dtype)
+    out = pyramid_attention(q, k, v, config.pyramid, attention, block.dtypes.precision)
+    branch = block.attn.proj(out.reshape(x.shape)) * gamma1
+    x = x + (branch if keep is None else branch * keep[0].astype(dtype))
+    h = (layer_norm(x, config.norm_eps) * (scale2 + 1) + shift2).astype(dtype)
+    branch = block.ffn(h) * gamma2
+    return x + (branch if keep is None else branch * keep[1].astype(dtype))
+
+
+def embed_all(model: VAR, modulations: Modulations, inputs: jax.Array) -> jax.Array:
+    """Embedded inputs of all scales, [batch, total_length, width]."""
+    pyramid = model.config.pyramid
+    first = pyramid.first_length
+    parts = [model.embed_first(modulations)]
+    for scale in range(1, pyramid.num_scales):
+        window = pyramid.window(scale, scale + 1)
+        scale_inputs = inputs[:, window.start - first : window.stop - first]
+        parts.append(model.embed_scale(scale_inputs, scale))
+    return jnp.concatenate(parts, axis=1)
+
+
+def all_logits(
+    model: VAR,
+    labels: jax.Array,
+    inputs: jax.Array,
+    *,
+    attention: str = "xla",
+    keeps: Keeps | None = None,
+    remat: bool = False,
+) -> jax.Array:
+    """Logits of all scales from the inputs given.
+
+    Args:
+      model: the VAR.
+      labels: int [batch]; ``config.unconditional_label`` for none.
+      inputs: ``Quantizer.teacher_forcing_inputs``, [batch, total - first, latent_channels].
+      attention: "xla" or "cudnn".
+      keeps: stochastic depth, see ``drop_path``.
+      remat: keep matrix products alone for the backward pass.
+
+    Returns:
+      float32 [batch, total_length, vocab].
+    """
+    config = model.config
+    length = config.pyramid.total_length - config.pyramid.first_length
+    chex.assert_shape(inputs, (labels.shape[0], length, config.latent_channels))
+    modulations = model.modulations(labels)
+    x = embed_all(model, modulations, inputs)
+    for i, block in enumerate(model.blocks):
+        run: Callable[..., jax.Array] = functools.partial(_block, block, attention)
+        if remat:
+            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            run = jax.checkpoint(run, policy=policy)
+        x = run(x, modulations.blocks[i], None if keeps is None else keeps[i])
+    return model.logits(x, modulations)
+
+
+def drop_path(rate: float, depth: int, batch: int, key: jax.Array) -> Keeps | None:
+    """Stochastic depth: factors on each block's two branches, growing linearly with depth.
+
+    Args:
+      rate: of the last block; 0 gives None.
+      depth: blocks.
+      batch: pictures; each draws for itself.
+      key: of the draw.
+
+    Returns:
+      For each block two arrays [batch, 1, 1] that are 0 or 1/(1 - its rate).
+    """
+    if rate == 0.0:
+        return None
+    rates = [rate * i / max(depth - 1, 1) for i in range(depth)]
+    draws = jax.random.uniform(key, (depth, 2, batch, 1, 1))
+    factors = [(draws[i] >= rates[i]) / (1.0 - rates[i]) for i in range(depth)]
+    return tuple((factor[0], factor[1]) for factor in factors)
