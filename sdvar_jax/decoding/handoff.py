@@ -11,7 +11,7 @@ from sdvar_jax.config import ScalePyramid, VARConfig
 from sdvar_jax.config.validation import require
 from sdvar_jax.decoding.base import Decoded, Decoder, DecodingModels
 from sdvar_jax.decoding.f_hat import initial_f_hats
-from sdvar_jax.decoding.request import Request, TokenSampling
+from sdvar_jax.decoding.request import Request, TokenSampling, with_noise
 from sdvar_jax.decoding.sequential import after_scale, decode_scale
 from sdvar_jax.decoding.window import (
     Window,
@@ -112,6 +112,7 @@ class Handoff(Decoder):
         if self.order == "target-draft":
             first, second = second, first
         quantizer, pyramid = models.quantizer, models.target.config.pyramid
+        request = with_noise(request, pyramid, models.target.config.vocab_size)
         f_hats = initial_f_hats(quantizer, request.batch)
         token_maps = []
 

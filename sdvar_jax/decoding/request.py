@@ -12,7 +12,7 @@ from flax import struct
 
 from sdvar_jax.config import ScalePyramid
 from sdvar_jax.errors import SdvarError
-from sdvar_jax.sampling import SamplingConfig, guidance_by_scale
+from sdvar_jax.sampling import SamplingConfig, guidance_by_scale, gumbel_noise
 from sdvar_jax.sampling.filtering import METHODS
 
 _MAX_SEED = 2**32 - 1
@@ -44,6 +44,8 @@ class Request(struct.PyTreeNode):
       acceptance_seen: drafted scales accepted and judged in earlier batches, float32 [2]; what
         adaptive windows start from.
       forced: tokens given from outside, or None.
+      noise: the shared Gumbel noise of all positions, float32 [batch, total_length, vocab]; None
+        until ``with_noise`` fills it inside the compiled program.
     """
 
     labels: jax.Array
@@ -55,11 +57,24 @@ class Request(struct.PyTreeNode):
     threshold: jax.Array
     acceptance_seen: jax.Array
     forced: ForcedTokens | None = None
+    noise: jax.Array | None = None
 
     @property
     def batch(self) -> int:
         """Number of samples."""
         return self.labels.shape[0]
+
+
+def with_noise(request: Request, pyramid: ScalePyramid, vocab_size: int) -> Request:
+    """The request with its noise drawn once for the whole run, to be sliced by window.
+
+    Drawing it in every branch and scale anew would make the same numbers, but the generator would
+    be compiled as often.
+    """
+    positions = jnp.arange(pyramid.total_length, dtype=jnp.int32)
+    noise = gumbel_noise(request.seed, request.sample_ids, positions, vocab_size)
+    # The barrier keeps the compiler from fusing the generator into every reader after all.
+    return request.replace(noise=jax.lax.optimization_barrier(noise))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sdvar_jax.decoding.f_hat import extend, initial_f_hats
-from sdvar_jax.decoding.request import Request, TokenSampling
+from sdvar_jax.decoding.request import Request, TokenSampling, with_noise
 from sdvar_jax.decoding.window import (
     Window,
     class_modulations,
@@ -139,6 +139,7 @@ def decode_sequential(
       Tokens int32 [batch, total_length], and f_hats float32 [num_scales + 1, batch, latent,
       latent, latent_channels].
     """
+    request = with_noise(request, model.config.pyramid, model.config.vocab_size)
     modulations = class_modulations(model, request, sampling)
     cache = KVCache.make(model.config, modulations.condition.shape[0], model.dtypes.compute_dtype)
     f_hats = initial_f_hats(quantizer, request.batch)

@@ -217,6 +217,9 @@ def filtered(logits: jax.Array, request: Request, sampling: TokenSampling) -> ja
 
 def window_noise(request: Request, pyramid: ScalePyramid, window: Window, vocab: int) -> jax.Array:
     """The shared Gumbel noise of a window, float32 [batch, length, vocab]."""
+    if request.noise is not None:
+        chex.assert_shape(request.noise, (request.batch, pyramid.total_length, vocab))
+        return request.noise[:, pyramid.window(window.start, window.stop)]
     positions = jnp.asarray(window.positions(pyramid))
     return gumbel_noise(request.seed, request.sample_ids, positions, vocab)
 

@@ -12,7 +12,7 @@ import numpy as np
 from sdvar_jax.config import ScalePyramid, VARConfig
 from sdvar_jax.config.validation import require
 from sdvar_jax.decoding.base import Decoded, Decoder, DecodingModels
-from sdvar_jax.decoding.request import Request, TokenSampling
+from sdvar_jax.decoding.request import Request, TokenSampling, with_noise
 from sdvar_jax.decoding.speculative.acceptance import AcceptanceRule, Exact
 from sdvar_jax.decoding.speculative.checking import check_window_once
 from sdvar_jax.decoding.speculative.commit import commit_unchecked
@@ -174,6 +174,7 @@ class Speculative(Decoder):
         """Makes all token maps of a batch."""
         draft = None if self.self_speculative else models.draft
         pyramid = models.target.config.pyramid
+        request = with_noise(request, pyramid, models.target.config.vocab_size)
         run = SpeculativeRun(
             models=dataclasses.replace(models, draft=draft),
             target_modulations=class_modulations(models.target, request, sampling),
