@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,17 @@ _IN_FLIGHT_BYTES = 128 * 10**6
 _BATCH_BYTES = 64 * 2**20
 
 
+class _Stopped(Exception):
+    """Ends a write between two batches."""
+
+
 class _InBatches(type_handlers.NumpyHandler):
     """Writes lazy arrays as NumPy arrays, a batch read only once the one before is on disk."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: Progress | None, stop: threading.Event) -> None:
         super().__init__(deepcopy_host_arrays=False)
         self._progress = progress
+        self._stop = stop
 
     async def serialize(
         self,
@@ -42,6 +48,8 @@ class _InBatches(type_handlers.NumpyHandler):
             arrays = [value.read() for value in values[batch]]
             for written in await super().serialize(arrays, infos[batch], args[batch]):
                 written.result()
+            if self._stop.is_set():
+                raise _Stopped
             if self._progress is not None:
                 self._progress(sum(value.nbytes for value in values[batch]))
         return []
@@ -69,13 +77,46 @@ def write_orbax(
       arrays: dotted path -> array.
       progress: called with the bytes of each array written.
     """
-    registry = type_handlers.create_type_handler_registry(
-        (LazyArray, _InBatches(progress)), (jax.Array, type_handlers.ArrayHandler())
-    )
-    # Weights hardly compress; without it both ways are faster.
-    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
-    with ocp.Checkpointer(handler) as checkpointer:
-        checkpointer.save(directory.resolve(), args=ocp.args.PyTreeSave(_nest_names(arrays)))
+    request = ocp.args.PyTreeSave(_nest_names(arrays))
+
+    def write(stop: threading.Event) -> None:
+        registry = type_handlers.create_type_handler_registry(
+            (LazyArray, _InBatches(progress, stop)), (jax.Array, type_handlers.ArrayHandler())
+        )
+        # Weights hardly compress; without it both ways are faster.
+        handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
+        with ocp.Checkpointer(handler) as checkpointer:
+            checkpointer.save(directory.resolve(), args=request)
+
+    _run_stoppable(write)
+
+
+def _run_stoppable(work: Callable[[threading.Event], None]) -> None:
+    """Runs ``work`` in a thread and, when interrupted, returns only once it has stopped.
+
+    Orbax writes in threads of its own. An interrupt in the middle would leave them writing into a
+    directory that is being removed, so it only sets the event that ``work`` looks at.
+    """
+    stop, done = threading.Event(), threading.Event()
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work(stop)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=run, name="write-checkpoint").start()
+    try:
+        done.wait()
+    except BaseException:
+        stop.set()
+        done.wait()
+        raise
+    if errors:
+        raise errors[0]
 
 
 def orbax_shapes(directory: Path) -> dict[str, tuple[int, ...]]:

@@ -358,8 +358,9 @@ def test_nothing_asked_for(var_file, refused):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("delay", [0.0, 0.3, 0.8])
 @pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM])
-def test_nothing_stays_of_a_process_told_to_stop(tmp_path, output, signal_sent):
+def test_nothing_stays_of_a_process_told_to_stop(tmp_path, output, signal_sent, delay):
     """A real process, stopped while it writes 300 MB."""
     from golden_weights import fill_one
 
@@ -376,7 +377,7 @@ def test_nothing_stays_of_a_process_told_to_stop(tmp_path, output, signal_sent):
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not any(output.parent.iterdir()):
         time.sleep(0.01)
-    time.sleep(0.2)
+    time.sleep(delay)
     process.send_signal(signal_sent)
     process.communicate(timeout=60)
     assert process.returncode != 0
