@@ -1,0 +1,1 @@
+"""Measuring samples: features, distances between sets of pictures, files for other tools."""
