@@ -79,14 +79,14 @@ COMMANDS = (
         "convert",
         "convert.cli",
         "convert_command",
-        "Convert PyTorch weights to a checkpoint.",
+        "Convert PyTorch weights to a Flax checkpoint.",
         CHECKPOINTS,
     ),
     Command(
         "export",
         "convert.cli",
         "export_command",
-        "Export a checkpoint as a PyTorch state dict.",
+        "Export a model of a checkpoint as a PyTorch state dict.",
         CHECKPOINTS,
     ),
     Command(

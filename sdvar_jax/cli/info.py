@@ -33,9 +33,9 @@ def info(
         bool, typer.Option("--classes", help="List all classes with their numbers.")
     ] = False,
 ) -> None:
-    """Tell what a checkpoint is: its models, their shapes and sizes, its classes and origin.
+    """Tell what a checkpoint is.
 
-    Reads no weights.
+    Its models, their shapes and sizes, its classes and where it came from. Reads no weights.
     """
     from sdvar_jax.loading import read_model_info
 

@@ -82,7 +82,9 @@ def byte_progress(description: str, total: int, *, shown: bool) -> Iterator[Adva
 
 
 def _progress(columns: Sequence[ProgressColumn], *, shown: bool) -> Progress:
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown)
+    console = Console(stderr=True)
+    shown = shown and console.is_terminal
+    return Progress(*columns, console=console, transient=True, disable=not shown)
 
 
 def in_bytes(size: int | None) -> str:

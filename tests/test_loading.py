@@ -1,0 +1,82 @@
+"""Finding models by name, and loading them."""
+
+import numpy as np
+import pytest
+from small_models import small_draft, small_target, small_vqvae
+
+from sdvar_jax.checkpoint import save_checkpoint
+from sdvar_jax.errors import SdvarError
+from sdvar_jax.loading import choose_dtypes, find_models, load_pipeline, load_vqvae
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def pair(directory):
+    models = {"var": small_target(), "vqvae": small_vqvae(), "draft": small_draft()}
+    save_checkpoint(directory / "pair", storage="safetensors", **models)
+    return directory / "pair"
+
+
+@pytest.fixture(scope="module")
+def target_alone(directory):
+    save_checkpoint(directory / "target", storage="safetensors", var=small_target())
+    return directory / "target"
+
+
+@pytest.fixture(scope="module")
+def draft_alone(directory):
+    save_checkpoint(directory / "draft", storage="safetensors", var=small_draft())
+    return directory / "draft"
+
+
+def test_a_pair_has_everything(pair):
+    files = find_models(pair)
+    assert [(part.directory, part.name) for part in files.parts] == [
+        (pair, "var"),
+        (pair, "vqvae"),
+        (pair, "draft"),
+    ]
+    assert files.size == sum(part.info.size for part in files.parts) > 0
+    assert files.class_names[3] == "class 3"
+
+
+def test_models_may_come_from_several_checkpoints(target_alone, draft_alone, pair):
+    files = find_models(target_alone, draft=draft_alone, vqvae=pair)
+    assert [(part.directory.name, part.name) for part in files.parts] == [
+        ("target", "var"),
+        ("pair", "vqvae"),
+        ("draft", "var"),
+    ]
+
+
+def test_the_draft_of_a_pair_is_preferred_to_its_target(target_alone, pair):
+    assert find_models(target_alone, vqvae=pair, draft=pair).draft.name == "draft"
+
+
+def test_a_loaded_pipeline_has_the_models_weights(pair):
+    pipeline = load_pipeline(pair, dtype="float32")
+    np.testing.assert_array_equal(pipeline.target.head_kernel[...], small_target().head_kernel[...])
+    np.testing.assert_array_equal(pipeline.draft.head_kernel[...], small_draft().head_kernel[...])
+    assert pipeline.vqvae.config == small_vqvae().config
+
+
+def test_a_vqvae_alone(pair):
+    assert load_vqvae(pair).dtypes.compute == "float32"
+
+
+def test_the_dtype_follows_the_device(monkeypatch):
+    assert choose_dtypes().compute == "float32"
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert choose_dtypes().compute == choose_dtypes().param == "bfloat16"
+    assert choose_dtypes("float16").compute == "float16"
+    with pytest.raises(SdvarError, match="unknown param dtype"):
+        choose_dtypes("int8")
+
+
+def test_a_checkpoint_without_a_vqvae_says_what_to_name(target_alone):
+    with pytest.raises(SdvarError, match=r"holds no VQVAE.*--vqvae"):
+        find_models(target_alone)
