@@ -16,6 +16,7 @@ from flax import nnx
 from benchmarks.timing import Timing, measure
 from sdvar_jax.decoding import Request, TokenSampling
 from sdvar_jax.decoding.f_hat import extend
+from sdvar_jax.decoding.request import with_noise
 from sdvar_jax.decoding.window import Window, class_modulations, draw_tokens, forward_window
 from sdvar_jax.models import VAR, KVCache, Quantizer
 
@@ -102,7 +103,7 @@ class ForwardTimer:
     def __init__(
         self, model: VAR, quantizer: Quantizer, request: Request, sampling: TokenSampling
     ) -> None:
-        self._pyramid = model.config.pyramid
+        self._pyramid, self._vocab = model.config.pyramid, model.config.vocab_size
         self._request, self._sampling = request, sampling
         self._model, weights = nnx.split(model)
         self._quantizer, quantizer_weights = nnx.split(quantizer)
@@ -135,6 +136,10 @@ class ForwardTimer:
           repeats: measured calls.
           drawing: count drawing the tokens and the quantizer too.
         """
+        if drawing and self._request.noise is None:
+            # Decoders draw the noise once a run, not once a forward.
+            add_noise = jax.jit(with_noise, static_argnums=(1, 2))
+            self._request = add_noise(self._request, self._pyramid, self._vocab)
         rows = self._request.batch * (2 if window.guided(self._sampling) else 1)
         passes = max(2, min(_PASSES, _TOKENS_A_CALL // (rows * self.tokens(window))))
         static = _Static(self._model, self._quantizer, self._sampling, window, passes, drawing)

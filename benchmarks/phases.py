@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from flax import nnx
 from benchmarks.timing import Timing, measure
 from sdvar_jax.decoding import Request, TokenSampling
 from sdvar_jax.decoding.f_hat import extend, initial_f_hats
+from sdvar_jax.decoding.request import with_noise
 from sdvar_jax.decoding.window import Window, class_modulations, draw_tokens
 from sdvar_jax.models import VAR, Quantizer
 
@@ -44,16 +46,27 @@ def time_modulations(model: VAR, request: Request, sampling: TokenSampling, repe
     )
 
 
-def time_sampling(model: VAR, request: Request, sampling: TokenSampling, repeats: int) -> Timing:
-    """Filtering, noise and argmax of all scales."""
-    pyramid = model.config.pyramid
+def time_noise(model: VAR, request: Request, repeats: int) -> Timing:
+    """The shared noise of all positions, once a run."""
+    config = model.config
+    return _time(
+        lambda request: with_noise(request, config.pyramid, config.vocab_size).noise,
+        repeats,
+        request,
+    )
+
+
+def time_drawing(model: VAR, request: Request, sampling: TokenSampling, repeats: int) -> Timing:
+    """Filtering, adding the noise and argmax of all scales; the noise is there already."""
+    config = model.config
 
     def run(request: Request, logits: tuple[jax.Array, ...]) -> list[jax.Array]:
         return [
-            draw_tokens(part, request, sampling, pyramid, Window(scale, scale + 1))
+            draw_tokens(part, request, sampling, config.pyramid, Window(scale, scale + 1))
             for scale, part in enumerate(logits)
         ]
 
+    request = jax.jit(with_noise, static_argnums=(1, 2))(request, config.pyramid, config.vocab_size)
     return _time(run, repeats, request, _random_logits(model, request.batch))
 
 
@@ -82,11 +95,9 @@ def phase_timings(
 ) -> Iterator[tuple[str, Timing]]:
     """Every phase with its time, one after the other."""
     yield "modulations", time_modulations(model, request, sampling, repeats)
-    yield "sampling", time_sampling(model, request, sampling, repeats)
+    yield "noise", time_noise(model, request, repeats)
+    yield "filtering and drawing", time_drawing(model, request, sampling, repeats)
     if sampling.filtering:
-        unfiltered = TokenSampling(guided_until=sampling.guided_until, filtering=False)
-        yield (
-            "sampling, noise and argmax alone",
-            time_sampling(model, request, unfiltered, repeats),
-        )
+        unfiltered = dataclasses.replace(sampling, filtering=False)
+        yield "drawing alone", time_drawing(model, request, unfiltered, repeats)
     yield "quantizer", time_quantizer(quantizer, request.batch, repeats)

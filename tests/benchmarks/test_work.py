@@ -18,7 +18,7 @@ from benchmarks.work import (
     modulation_work,
 )
 from sdvar_jax.checkpoint.assembly import abstract_arrays
-from sdvar_jax.config import FLOAT32, VQVAEConfig, preset
+from sdvar_jax.config import FLOAT32, VARConfig, VQVAEConfig, preset
 from sdvar_jax.errors import SdvarError
 
 CEILINGS = Ceilings(bytes_per_second=4e12, flops_per_second=8e14, float32_flops_per_second=4e14)
@@ -33,9 +33,9 @@ def kernels(config, *, containing=""):
     )
 
 
-@pytest.mark.parametrize("name", ["d16", "d30", "d36"])
-def test_counts_every_matrix_of_the_transformer_once(name):
-    config = preset(name)
+@pytest.mark.parametrize("shared", [False, True])
+def test_counts_every_matrix_of_the_transformer_once(shared):
+    config = VARConfig.of_depth(3, shared_aln=shared)
     modulations = kernels(config, containing="ada_lin")
     assert modulation_parameters(config) == modulations
     blocks = kernels(config) - modulations
@@ -44,7 +44,7 @@ def test_counts_every_matrix_of_the_transformer_once(name):
 
 
 def test_counts_every_convolution_of_the_image_decoder_once():
-    config = VQVAEConfig()
+    config = VQVAEConfig(channels=64, channel_multipliers=(1, 2, 4), residual_blocks=1)
     counted = sum(
         layer.parameters for layer in decoder_layers(config) if isinstance(layer, Convolution)
     )
