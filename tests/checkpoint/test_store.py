@@ -211,7 +211,7 @@ class TestDamage:
         largest = max(
             (path for path in saved.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
         )
-        largest.write_bytes(largest.read_bytes()[:-1000])
+        largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
         with pytest.raises(SdvarError, match=r"damaged|truncated") as caught:
             load_checkpoint(saved)
         assert "\n" not in str(caught.value)
