@@ -48,10 +48,10 @@ def matmul_rate(side: int, dtype: DTypeLike, repeats: int) -> float:
 
     @jax.jit
     def products(first: jax.Array, second: jax.Array) -> jax.Array:
-        # Each product is the next one's operand, and its entries stay near one.
-        return jax.lax.fori_loop(
-            0, _PASSES, lambda _, x: jnp.matmul(x, second).astype(dtype), first
-        )
+        for _ in range(_PASSES):
+            # Each product is the next one's operand, and its entries stay near one.
+            first = jnp.matmul(first, second).astype(dtype)
+        return first
 
     timing = measure(lambda: products(first, second), repeats)
     return 2.0 * side**3 * _PASSES / timing.median

@@ -7,6 +7,7 @@ attention implementations is installed; random weights on both sides.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import math
 import os
@@ -45,12 +46,10 @@ def check_repo(path: Path) -> Path:
     return path.absolute()
 
 
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise SdvarError("PyTorch is not installed, so the original cannot run") from error
-    return torch
+def check_torch() -> None:
+    """``SdvarError`` where PyTorch is not installed; it is not loaded yet."""
+    if importlib.util.find_spec("torch") is None:
+        raise SdvarError("PyTorch is not installed, so the original cannot run; pip install torch")
 
 
 @contextlib.contextmanager
@@ -76,7 +75,9 @@ class PyTorchPeer:
     def __init__(
         self, repo: Path, config: VARConfig, sampling: SamplingConfig, seed: int = 0
     ) -> None:
-        self._torch = torch = _torch()
+        import torch
+
+        self._torch: Any = torch
         self._config, self._sampling, self._seed = config, sampling, seed
         self._on_gpu = torch.cuda.is_available()
         self.device = "cuda" if self._on_gpu else "cpu"
@@ -196,9 +197,11 @@ def measure_peer(
     seed: int = 0,
 ) -> None:
     """Times the original at every batch size, with ratios to target-only of the same run."""
-    peer = PyTorchPeer(repo, config, sampling, seed)
+    peer = None
     for variant in ("eager", "torch.compile") if compiled else ("eager",):
         try:
+            if peer is None:
+                peer = PyTorchPeer(repo, config, sampling, seed)
             if variant == "torch.compile":
                 peer.compile()
             for batch in batches:
@@ -208,14 +211,16 @@ def measure_peer(
             first_line = next(iter(str(error).splitlines()), "")
             reason = f"{type(error).__name__}: {first_line}"
             results.add("skipped", what=f"PyTorch original, {name}, {variant}", reason=reason)
-    peer.release()
+    if peer is not None:
+        peer.release()
 
 
 def _measure_batch(
     peer: PyTorchPeer, name: str, batch: int, variant: str, results: Results, repeats: int
 ) -> None:
     peer.forget_peak()
-    timing = measure(peer.sampler(batch), repeats)
+    # Compiled on its first calls, shape by shape.
+    timing = measure(peer.sampler(batch), repeats, warmup=3)
     ours = next(
         (
             record["seconds"]

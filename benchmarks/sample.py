@@ -293,6 +293,7 @@ def _check_all(options: argparse.Namespace) -> None:
         check_plots(options.plots)
     if options.var_repo is not None:
         peer.check_repo(options.var_repo)
+        peer.check_torch()
         peer.share_device()
 
 

@@ -1,0 +1,53 @@
+"""Programs lowered one by one and compiled side by side, before anything is timed."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from benchmarks.programs import Program
+
+Lower = Callable[[], tuple[Any, dict[str, Any]]]
+"""Gives a lowered function and the arguments that stay the same."""
+
+
+class CompileAhead:
+    """Compiles on a pool of threads: lowering is Python's work and serial, compiling is not."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = concurrent.futures.ThreadPoolExecutor(threads)
+        self._futures: dict[Hashable, concurrent.futures.Future[Program]] = {}
+
+    def submit(self, key: Hashable, lower: Lower) -> None:
+        """Lowers now and leaves compiling to the pool; a key that is known is left alone."""
+        if key in self._futures:
+            return
+        start = time.perf_counter()
+        lowered, fixed = lower()
+        seconds = time.perf_counter() - start
+
+        def compiled() -> Program:
+            start = time.perf_counter()
+            executable = lowered.compile()
+            return Program(executable, fixed, seconds, time.perf_counter() - start)
+
+        self._futures[key] = self._pool.submit(compiled)
+
+    def background(self, work: Callable[[], Any]) -> concurrent.futures.Future[Any]:
+        """Runs other preparations on the same threads."""
+        return self._pool.submit(work)
+
+    def settle(self, seconds: float) -> None:
+        """Waits this long; then gives up what has not begun and waits for the rest."""
+        waiting = list(self._futures.values())
+        _, late = concurrent.futures.wait(waiting, timeout=max(seconds, 0.0))
+        for future in late:
+            future.cancel()
+        concurrent.futures.wait(waiting)
+
+    def get(self, key: Hashable) -> Program | None:
+        """The program; None where it was given up. A failure to compile is raised."""
+        future = self._futures.get(key)
+        return None if future is None or future.cancelled() else future.result()
