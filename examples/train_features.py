@@ -171,7 +171,8 @@ def main() -> None:
     output = ensure_directory(args.output)
     train = load_dataset(args.data, "train", in_memory=True)
     heldout = load_dataset(args.data, "heldout", in_memory=True)
-    assert train.images is not None and heldout.images is not None
+    assert train.images is not None
+    assert heldout.images is not None
     training = Training(train.images, train.labels, len(train.class_names), args)
     print(f"{len(train)} pictures, {describe_devices()}, {time.monotonic() - began:.1f} s")
 
