@@ -160,6 +160,8 @@ def told(stage: str, config: Any, fit: Any, minutes: float, **more: Any) -> dict
         if name != "learning_rate"
     }
     return {
+        "device": describe_devices(),
+        "peak_memory": peak_memory(),
         "minutes": minutes,
         "seconds": fit.seconds,
         "steps": int(fit.state.step),
@@ -185,7 +187,9 @@ def main() -> None:
     sampling = SamplingConfig(cfg=args.cfg, top_k=args.top_k, top_p=args.top_p)
     sample_batch = 8 if args.smoke else SAMPLE_BATCH
     models = {} if args.start is None else load(args.start, args.compute)
-    report: dict[str, Any] = {"device": describe_devices(), "stages": {}}
+    report: dict[str, Any] = {"stages": {}}
+    if args.start is not None and (args.start.parent / "report.json").exists():
+        report = json.loads((args.start.parent / "report.json").read_text())
     common = {"seed": args.seed, "compute": args.compute}
 
     def logs(stage: str) -> dict[str, Any]:
@@ -203,7 +207,6 @@ def main() -> None:
     def finish(stage: str, started: float, config: Any, fit: Any, **more: Any) -> None:
         minutes = (time.monotonic() - started) / 60
         report["stages"][stage] = told(stage, config, fit, minutes, **more)
-        report["peak_memory"] = peak_memory()
         report["parameters"] = {
             name: sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
             for name, model in models.items()

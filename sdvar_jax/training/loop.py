@@ -129,10 +129,13 @@ def fit(
         StopRequest() as stop,
         MetricsWriter(output) as writer,
         RunProgress(name, enabled=progress) as shown,
+        contextlib.ExitStack() as stack,
     ):
         checkpoints = None
         if output is not None:
-            checkpoints = RunCheckpoints(output / "state", run.keep_checkpoints)
+            checkpoints = stack.enter_context(
+                RunCheckpoints(output / "state", run.keep_checkpoints)
+            )
             if resume and checkpoints.latest() is not None:
                 state, place = checkpoints.restore(state, mesh, identity)
                 source.set_state(place)
@@ -180,14 +183,12 @@ def fit(
             if stop.number is not None:
                 if checkpoints is not None:
                     checkpoints.save(state, source.get_state(), identity)
-                    checkpoints.close()
                 shown.note(f"asked to stop; saved at step {step}")
                 raise SystemExit(128 + stop.number)
             total = max(step, budget.total(step, run.steps_per_dispatch))
             shown.update(step, total, {key: means[key] for key in observers.shown})
         if checkpoints is not None:
             checkpoints.save(state, source.get_state(), identity)
-            checkpoints.close()
         if warming is not None:
             warming.join()
     return Fit(
@@ -256,7 +257,8 @@ class _Watch:
         if self._observers.evaluate is not None and self._now("evaluations", step, total):
             values = self._observers.evaluate(state.averaged)
             self._writer.scalars(step, {f"heldout/{name}": v for name, v in values.items()})
-            told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            # Details (of each scale, say) are for the files.
+            told = ", ".join(f"{name} {v:.4g}" for name, v in values.items() if "/" not in name)
             self._shown.note(f"step {step}, held out: {told}")
         if self._observers.picture is not None and self._now("pictures", step, total):
             picture = self._observers.picture(state.averaged)

@@ -80,8 +80,11 @@ class RunCheckpoints:
         ).state
         return _unnamed(state, named), run["source"]
 
-    def close(self) -> None:
-        """Waits for what is being written."""
+    def __enter__(self) -> RunCheckpoints:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Waits for what is being written, whatever ended the run."""
         self._manager.wait_until_finished()
         self._manager.close()
 

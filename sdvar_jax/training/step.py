@@ -98,7 +98,7 @@ def train_step(
     state = state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state)
     if task.after is not None:
         state = task.after(state, side, after_key, total)
-    told = {"gradient_norm": optax.global_norm(gradients), "learning_rate": rate}
+    told = {"gradient_norm": optax.tree_utils.tree_norm(gradients), "learning_rate": rate}
     return state, {**metrics, **told, "loss": loss}
 
 

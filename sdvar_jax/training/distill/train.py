@@ -146,7 +146,7 @@ def distill(
     mesh = data_mesh() if mesh is None else mesh
     run, shapes = config.run, draft.config
     attention = choose_attention(
-        config.attention, shapes.pyramid, shapes.heads, shapes.head_dim, run.dtypes.compute_dtype
+        config.attention, shapes.pyramid, shapes.head_dim, run.dtypes.compute_dtype
     )
     tokens = as_tokens(dataset, vqvae)
     heldout_tokens = None if heldout is None else as_tokens(heldout, vqvae)

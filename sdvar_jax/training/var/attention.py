@@ -1,12 +1,13 @@
 """Block-causal attention of a whole pyramid in training, without the masked part.
 
 A token sees its own scale and all before it, so the queries of one scale need the same prefix of
-the keys and no mask: about 0.6 of the full square's arithmetic, and kernels that know no mask can
-be used. The first, small scales share one masked block.
+the keys and no mask: about 0.6 of the full square's arithmetic. The first, small scales share one
+masked block. cuDNN's fused attention, where it runs, takes the whole square with the mask.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import chex
@@ -41,8 +42,10 @@ def _xla(q: jax.Array, k: jax.Array, v: jax.Array, mask: Any, precision: Any) ->
     return jnp.einsum("bhqk,bkhd->bqhd", weights, v, precision=precision)
 
 
-def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    return jax.nn.dot_product_attention(q, k, v, scale=1.0, implementation="cudnn")
+def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array, pyramid: ScalePyramid) -> jax.Array:
+    # One call with the mask: training with cuDNN wants even lengths, and many scales are odd.
+    mask = jnp.asarray(block_causal_mask(pyramid))[None, None]
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, scale=1.0, implementation="cudnn")
 
 
 def pyramid_attention(
@@ -67,23 +70,21 @@ def pyramid_attention(
       As q.
     """
     chex.assert_shape([q, k, v], (None, pyramid.total_length, None, None))
+    if implementation == "cudnn":
+        return _cudnn(q, k, v, pyramid)
     parts = []
     for start, stop in query_groups(pyramid):
         window = pyramid.window(start, stop)
         arrays = (q[:, window], k[:, : window.stop], v[:, : window.stop])
-        if stop - start == 1 and implementation == "cudnn":
-            parts.append(_cudnn(*arrays))
-        else:
-            mask = None
-            if stop - start > 1:
-                mask = jnp.asarray(block_causal_mask(pyramid, start, stop))
-            parts.append(_xla(*arrays, mask, precision))
+        mask = None
+        if stop - start > 1:
+            mask = jnp.asarray(block_causal_mask(pyramid, start, stop))
+        parts.append(_xla(*arrays, mask, precision))
     return jnp.concatenate(parts, axis=1)
 
 
-def choose_attention(
-    wanted: str, pyramid: ScalePyramid, heads: int, head_dim: int, dtype: Any
-) -> str:
+@functools.lru_cache(maxsize=8)
+def choose_attention(wanted: str, pyramid: ScalePyramid, head_dim: int, dtype: Any) -> str:
     """The implementation to use: what is wanted, or for "auto" cuDNN's where it proves itself.
 
     "auto" runs a forward and a backward pass of both on a small batch and takes cuDNN's if it runs
@@ -92,8 +93,7 @@ def choose_attention(
     Args:
       wanted: one of ``ATTENTIONS``.
       pyramid: the scales.
-      heads: of attention.
-      head_dim: channels of one.
+      head_dim: channels of one head.
       dtype: of the arithmetic.
 
     Returns:
@@ -105,7 +105,7 @@ def choose_attention(
     if jax.default_backend() != "gpu" or not half or head_dim % 8:
         return "xla"
     keys = jax.random.split(jax.random.key(0), 3)
-    shape = (2, pyramid.total_length, heads, head_dim)
+    shape = (2, pyramid.total_length, 2, head_dim)
     q, k, v = (jax.random.normal(key, shape).astype(dtype) for key in keys)
 
     def total(implementation: str, arrays: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:

@@ -137,7 +137,7 @@ def train_var(
     mesh = data_mesh() if mesh is None else mesh
     run, shapes = config.run, config.model
     attention = choose_attention(
-        config.attention, shapes.pyramid, shapes.heads, shapes.head_dim, run.dtypes.compute_dtype
+        config.attention, shapes.pyramid, shapes.head_dim, run.dtypes.compute_dtype
     )
     quantizer = FrozenQuantizer.of(vqvae)
     model = VAR(shapes, run.dtypes, rngs=nnx.Rngs(run.seed)) if initial is None else initial

@@ -1,0 +1,91 @@
+"""Training a VAR end to end, at a tiny size."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from training_models import VAR_CONFIG
+
+from sdvar_jax.errors import SdvarError
+from sdvar_jax.training import (
+    OptimizerConfig,
+    RunConfig,
+    TokenNoiseConfig,
+    VARTrainingConfig,
+    train_var,
+)
+from sdvar_jax.training.sharding import data_mesh
+from sdvar_jax.training.var.loss import token_losses
+from sdvar_jax.training.var.tokens import inputs_of_tokens
+
+CONFIG = VARTrainingConfig(
+    model=VAR_CONFIG,
+    run=RunConfig(batch_size=16, steps=30, steps_per_dispatch=15, ema_decay=0.5),
+    optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=4),
+    balance="class",
+    scale_power=0.5,
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tokens, vqvae, one_device):
+    return train_var(tokens, vqvae, CONFIG, heldout=tokens, mesh=one_device, progress=False)
+
+
+def test_the_loss_falls_below_that_of_knowing_nothing(trained):
+    losses = trained.fit.history["token_loss"]
+    assert losses[0] == pytest.approx(np.log(24), abs=0.1)
+    assert losses[-4:].mean() < 0.7 * losses[0]
+
+
+def test_the_report_on_held_out_tokens_is_that_of_the_model_given_back(trained, tokens, vqvae):
+    labels = jnp.asarray(tokens.labels)
+    inputs = inputs_of_tokens(vqvae.quantizer, jnp.asarray(tokens.tokens))
+    logits = trained.model.teacher_forced(labels, inputs)
+    losses = np.asarray(token_losses(logits, jnp.asarray(tokens.tokens, jnp.int32)))
+    assert trained.heldout["token_loss"] == pytest.approx(losses.mean(), rel=1e-3)
+    assert trained.heldout["token_loss/scale_3"] == pytest.approx(losses[:, 5:].mean(), rel=1e-3)
+
+
+def test_the_model_learns_what_the_labels_say(trained, tokens, vqvae):
+    """The first token, which has nothing but the label to go by, depends on it."""
+    inputs = inputs_of_tokens(vqvae.quantizer, jnp.asarray(tokens.tokens[:1]))
+    logits = [trained.model.teacher_forced(jnp.asarray([label]), inputs)[0, 0] for label in (0, 1)]
+    assert float(jnp.max(jnp.abs(logits[0] - logits[1]))) > 0.1
+
+
+def test_eight_devices_give_the_losses_of_one(trained, tokens, vqvae):
+    assert len(jax.devices()) == 8
+    run = dataclasses.replace(CONFIG.run, steps=15)
+    config = dataclasses.replace(
+        CONFIG, run=run, optimizer=dataclasses.replace(CONFIG.optimizer, schedule="constant")
+    )
+    eight = train_var(tokens, vqvae, config, mesh=data_mesh(), progress=False)
+    one = train_var(tokens, vqvae, config, mesh=data_mesh(jax.devices()[:1]), progress=False)
+    np.testing.assert_allclose(eight.fit.history["loss"], one.fit.history["loss"], rtol=2e-4)
+
+
+def test_token_noise_needs_features(tokens, vqvae):
+    config = dataclasses.replace(CONFIG, token_noise=TokenNoiseConfig(0.5))
+    bare = dataclasses.replace(tokens, features=None)
+    with pytest.raises(SdvarError, match="token noise needs the encoder's features"):
+        train_var(bare, vqvae, config)
+
+
+def test_token_noise_trains_from_features(tokens, vqvae, one_device):
+    run = dataclasses.replace(CONFIG.run, steps=15)
+    config = dataclasses.replace(CONFIG, run=run, token_noise=TokenNoiseConfig(0.5))
+    losses = train_var(tokens, vqvae, config, mesh=one_device, progress=False).fit.history["loss"]
+    assert losses[-3:].mean() < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"num_classes": 3}, "the set has 2 classes and the model 3"), ({"vocab_size": 25}, "vocab")],
+)
+def test_models_that_do_not_belong_to_the_set_are_refused(tokens, vqvae, change, message):
+    model = dataclasses.replace(VAR_CONFIG, **change)
+    with pytest.raises(SdvarError, match=message):
+        train_var(tokens, vqvae, dataclasses.replace(CONFIG, model=model))
