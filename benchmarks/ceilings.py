@@ -36,7 +36,7 @@ def copy_rate(size: int, repeats: int) -> float:
     # Adding to every element keeps the copy from being left out.
     copy = jax.jit(lambda numbers, added: numbers + added)
     timing = measure(lambda: copy(numbers, 1.0), repeats)
-    return 2.0 * numbers.nbytes / timing.median
+    return 2.0 * numbers.nbytes / timing.seconds
 
 
 def matmul_rate(side: int, dtype: DTypeLike, repeats: int) -> float:
@@ -54,7 +54,7 @@ def matmul_rate(side: int, dtype: DTypeLike, repeats: int) -> float:
         return first
 
     timing = measure(lambda: products(first, second), repeats)
-    return 2.0 * side**3 * _PASSES / timing.median
+    return 2.0 * side**3 * _PASSES / timing.seconds
 
 
 def measure_ceilings(dtype: DTypeLike, repeats: int = 10) -> Ceilings:

@@ -236,8 +236,8 @@ def _measure_batch(
         variant=variant,
         attention=peer.attention,
         **timing.fields(),
-        images_per_second=batch / timing.median,
+        images_per_second=batch / timing.seconds,
         peak_bytes=peer.peak_bytes(),
         our_seconds=ours,
-        ratio=None if ours is None else timing.median / ours,
+        ratio=None if ours is None else timing.seconds / ours,
     )

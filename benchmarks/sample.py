@@ -38,7 +38,7 @@ from benchmarks.programs import Program, images_program, tokens_program, whole_p
 from benchmarks.random_models import RandomModels, draft_name, target_config
 from benchmarks.report import report, write_report
 from benchmarks.results import Results
-from benchmarks.timing import measure
+from benchmarks.timing import measure, measure_each
 from benchmarks.windows import CostMeasurement, read_costs
 from benchmarks.work import Ceilings
 from sdvar_jax.config import DTypePolicy
@@ -78,8 +78,8 @@ class Suite:
         )
         self._target_seconds: dict[int, float] = {}
 
-    def request(self, batch: int, threshold: float = 1.0) -> Request:
-        """Random labels; samples numbered from 0."""
+    def request(self, batch: int, threshold: float = 1.0, draw: int = 0) -> Request:
+        """Random labels; samples numbered from 0; ``draw`` chooses among seeds."""
         config = self.models.target.config
         labels = np.random.default_rng(self._seed).integers(0, config.num_classes, batch)
         return make_request(labels, self._seed, self._sampling, config.pyramid, threshold=threshold)
@@ -107,20 +107,30 @@ class Suite:
     def _measure_point(
         self, case: Case, batch: int, program: Program, acceptance: float | None
     ) -> None:
-        request = self.request(batch, 1.0 if acceptance is None else acceptance)
-        timing = measure(lambda: program(request=request), self._repeats)
+        threshold = 1.0 if acceptance is None else acceptance
+        if 0.0 < threshold < 1.0:
+            # Luck decides what is accepted, and with it the work: many seeds, and their mean.
+            requests = [self.request(batch, threshold, draw) for draw in range(self._repeats)]
+            calls = [
+                lambda request=request: program(request=request)[0].counters for request in requests
+            ]
+            timing, counters = measure_each(calls)
+        else:
+            request = self.request(batch, threshold)
+            timing = measure(lambda: program(request=request), self._repeats)
+            counters = [program(request=request)[0].counters]
         if case.name == "target":
-            self._target_seconds[batch] = timing.median
+            self._target_seconds[batch] = timing.seconds
         target = self._target_seconds.get(batch)
         self._results.add(
             "decoder",
             case=case.name,
             **self._fields(batch),
             planned_acceptance=acceptance,
-            **_counts(program(request=request)[0].counters),
+            **_counts(counters),
             **timing.fields(),
-            images_per_second=batch / timing.median,
-            speedup=None if target is None else target / timing.median,
+            images_per_second=batch / timing.seconds,
+            speedup=None if target is None else target / timing.seconds,
             **program.compile_fields(),
             peak_bytes=peak_memory()[0],
         )
@@ -161,7 +171,7 @@ class Suite:
                 return
             with self._budget.spend("forward"):
                 timing = timer.time(window, self._repeats)
-            total += timing.median
+            total += timing.seconds
             self._results.add(
                 "forward",
                 model=self.target_name,
@@ -226,16 +236,17 @@ class Suite:
             return None
 
 
-def _counts(counters: Counters | None) -> dict[str, object]:
-    """Calls and measured acceptance of a speculative run."""
-    if counters is None:
+def _counts(runs: Sequence[Counters | None]) -> dict[str, object]:
+    """Calls a run and acceptance of all runs together, of a speculative decoder."""
+    counters = [run for run in runs if run is not None]
+    if not counters:
         return {}
-    accepted, rejected = int(np.sum(counters.accepted)), int(np.sum(counters.rejected))
-    judged = accepted + rejected
+    accepted = sum(int(np.sum(run.accepted)) for run in counters)
+    judged = accepted + sum(int(np.sum(run.rejected)) for run in counters)
     return {
         "acceptance": accepted / judged if judged else None,
-        "target_calls": int(counters.target_calls),
-        "draft_calls": int(counters.draft_calls),
+        "target_calls": float(np.mean([run.target_calls for run in counters])),
+        "draft_calls": float(np.mean([run.draft_calls for run in counters])),
     }
 
 

@@ -1,14 +1,16 @@
-"""Timing of device work: warmed up, waited for, medians of repeats."""
+"""Timing of device work: warmed up, waited for, repeated."""
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
+
+Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,40 +18,40 @@ class Timing:
     """Seconds of one call.
 
     Attributes:
-      median: of the repeats.
+      seconds: the median of the repeats, or their mean where each does other work.
       low: the fastest.
       high: the slowest.
       repeats: how many there were.
     """
 
-    median: float
+    seconds: float
     low: float
     high: float
     repeats: int
 
     def __truediv__(self, parts: int) -> Timing:
         """The time of one of ``parts`` equal parts."""
-        return Timing(self.median / parts, self.low / parts, self.high / parts, self.repeats)
+        return Timing(self.seconds / parts, self.low / parts, self.high / parts, self.repeats)
 
     def fields(self) -> dict[str, float | int]:
         """As a result's fields."""
         return {
-            "seconds": self.median,
+            "seconds": self.seconds,
             "seconds_low": self.low,
             "seconds_high": self.high,
             "repeats": self.repeats,
         }
 
     @classmethod
-    def of(cls, seconds: list[float]) -> Timing:
+    def of(cls, seconds: list[float], average: Callable[[list[float]], float]) -> Timing:
         """Of single measurements."""
-        return cls(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
+        return cls(average(seconds), min(seconds), max(seconds), len(seconds))
 
 
 def measure(
     call: Callable[[], Any], repeats: int, *, warmup: int = 2, limit: float = 20.0
 ) -> Timing:
-    """Times ``call``, which returns arrays to wait for.
+    """Times ``call``, which returns arrays to wait for, and takes the median.
 
     Args:
       call: the work.
@@ -62,10 +64,32 @@ def measure(
     seconds: list[float] = []
     began = time.perf_counter()
     while len(seconds) < repeats:
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        end = time.perf_counter()
-        seconds.append(end - start)
-        if end - began > limit and len(seconds) >= min(3, repeats):
+        seconds.append(_once(call)[0])
+        if time.perf_counter() - began > limit and len(seconds) >= min(3, repeats):
             break
-    return Timing.of(seconds)
+    return Timing.of(seconds, statistics.median)
+
+
+def measure_each(
+    calls: Sequence[Callable[[], Result]], *, warmup: int = 2
+) -> tuple[Timing, list[Result]]:
+    """Times calls of one program that do different amounts of work, and takes the mean.
+
+    Args:
+      calls: the works; the first serves as the warm-up.
+      warmup: calls before the measured ones.
+
+    Returns:
+      The timing, and what the calls returned.
+    """
+    for _ in range(warmup):
+        jax.block_until_ready(calls[0]())
+    measured = [_once(call) for call in calls]
+    timing = Timing.of([seconds for seconds, _ in measured], statistics.fmean)
+    return timing, [result for _, result in measured]
+
+
+def _once(call: Callable[[], Result]) -> tuple[float, Result]:
+    start = time.perf_counter()
+    result = jax.block_until_ready(call())
+    return time.perf_counter() - start, result

@@ -68,7 +68,7 @@ def measure_windows(
         if not budget.allows("window"):
             return
         with budget.spend("window"):
-            seconds = timer.time(window, repeats, drawing=True).median
+            seconds = timer.time(window, repeats, drawing=True).seconds
         yield window, seconds
 
 

@@ -1,10 +1,12 @@
 """Timing, budget, and which windows and cases are measured."""
 
+import statistics
+
 import pytest
 
 from benchmarks.budget import Budget
 from benchmarks.cases import GROUPS, Choices, chosen_groups, decoding_cases, needs_draft
-from benchmarks.timing import Timing, measure
+from benchmarks.timing import Timing, measure, measure_each
 from benchmarks.windows import CostModel, ForwardCost, draft_windows, read_costs, target_windows
 from sdvar_jax.config import ScalePyramid
 from sdvar_jax.decoding.window import Window
@@ -18,7 +20,7 @@ def test_measures_the_median_after_a_warm_up():
     timing = measure(lambda: calls.append(None), 5, warmup=2)
     assert len(calls) == 7
     assert timing.repeats == 5
-    assert timing.low <= timing.median <= timing.high
+    assert timing.low <= timing.seconds <= timing.high
 
 
 def test_stops_repeating_at_the_limit_but_measures_three_times():
@@ -26,7 +28,15 @@ def test_stops_repeating_at_the_limit_but_measures_three_times():
 
 
 def test_a_part_of_a_timing():
-    assert Timing.of([1.0, 2.0, 6.0]) / 2 == Timing(1.0, 0.5, 3.0, 3)
+    assert Timing.of([1.0, 2.0, 6.0], statistics.median) / 2 == Timing(1.0, 0.5, 3.0, 3)
+
+
+def test_works_that_differ_are_each_measured_once_and_averaged():
+    calls = []
+    timing, results = measure_each([lambda: calls.append(1) or 1, lambda: calls.append(2) or 2])
+    assert calls == [1, 1, 1, 2]
+    assert results == [1, 2]
+    assert timing.seconds == pytest.approx((timing.low + timing.high) / 2)
 
 
 def test_a_budget_refuses_what_took_longer_than_is_left():
