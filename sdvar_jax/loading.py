@@ -11,9 +11,11 @@ import jax
 
 from sdvar_jax.checkpoint import (
     CheckpointInfo,
+    PartWeights,
     check_compatible,
     check_draft,
     load_checkpoint,
+    load_weights,
     named_models,
     read_info,
     resolve_model,
@@ -52,6 +54,10 @@ class ModelPart:
     def config(self) -> Any:
         """Its ``VARConfig`` or ``VQVAEConfig``."""
         return self.info.config
+
+    def weights(self) -> PartWeights:
+        """Its weights as they are stored, read only when needed."""
+        return load_weights(self.directory, self.name)
 
     def load(self, dtypes: DTypePolicy | None = None, progress: Progress | None = None) -> Any:
         """The ``VAR`` or ``VQVAE`` itself."""
@@ -159,6 +165,15 @@ def find_vqvae(model: StrPath = DEFAULT_MODEL) -> ModelPart:
     part = _part(path, info, "vqvae")
     if part is None:
         raise SdvarError(f"{model} holds no VQVAE; it holds {', '.join(info.parts)}")
+    return part
+
+
+def find_var(model: StrPath) -> ModelPart:
+    """Finds the VAR of a checkpoint, the target if it has one; ``SdvarError`` without any."""
+    path, info = read_model_info(model)
+    part = _part(path, info, "var") or _part(path, info, "draft")
+    if part is None:
+        raise SdvarError(f"{model} holds no VAR; it holds {', '.join(info.parts)}")
     return part
 
 

@@ -97,6 +97,14 @@ COMMANDS = (
         TRAINING,
         group=True,
     ),
+    Command(
+        "train",
+        "sdvar_jax.cli.train",
+        "app",
+        "Train a VQVAE, a VAR, or a draft for a VAR.",
+        TRAINING,
+        group=True,
+    ),
 )
 
 
