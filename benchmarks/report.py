@@ -27,6 +27,7 @@ _DECODERS = {
 }
 _PHASES = {"target": "model", "batch": "batch", "phase": "phase", "seconds": "time"}
 _FORWARDS = {
+    "role": "role",
     "model": "model",
     "batch": "batch",
     "scales": "scales",
