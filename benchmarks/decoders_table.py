@@ -31,8 +31,8 @@ from benchmarks.results import Results, markdown_table
 from sdvar_jax.data import load_dataset
 from sdvar_jax.decoding import Request, make_request
 from sdvar_jax.decoding.statistics import DecodingStatistics
+from sdvar_jax.evaluation.estimate import Estimate
 from sdvar_jax.evaluation.features import DEFAULT_FEATURES, FeatureExtractor, load_features
-from sdvar_jax.evaluation.frechet import Estimate
 from sdvar_jax.evaluation.measure import FeatureSet, Reference
 from sdvar_jax.loading import choose_dtypes, find_models
 from sdvar_jax.pipeline import Pipeline, _images
@@ -289,9 +289,14 @@ class Table:
             "samples": quality.samples,
             "frechet_real": dataclasses.asdict(quality.frechet),
             "frechet_target": dataclasses.asdict(other),
-            "precision": quality.precision,
-            "recall": quality.recall,
-            "accuracy": quality.accuracy,
+            **{
+                name: None if value is None else dataclasses.asdict(value)
+                for name, value in (
+                    ("precision", quality.precision),
+                    ("recall", quality.recall),
+                    ("accuracy", quality.accuracy),
+                )
+            },
         }
 
     def other_target(self) -> Reference:
@@ -341,6 +346,10 @@ def _estimate(fields: dict[str, float]) -> str:
     return str(Estimate(**fields))
 
 
+def _percent(fields: dict[str, float] | None) -> str:
+    return "" if fields is None else Estimate(**fields).percent()
+
+
 def _share(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f} %"
 
@@ -373,8 +382,7 @@ def table(results: Results, batches: Sequence[int]) -> str:
             "row": record["row"],
             "real": _estimate(record["frechet_real"]),
             "target": _estimate(record["frechet_target"]),
-            "precision": _share(record["precision"]),
-            "recall": _share(record["recall"]),
+            **{name: _percent(record[name]) for name in ("precision", "recall", "accuracy")},
         }
         for batch in batches:
             own = {k.removeprefix(f"b{batch}_"): v for k, v in record.items()}
@@ -402,6 +410,7 @@ def table(results: Results, batches: Sequence[int]) -> str:
         "target": "Frechet to target-only",
         "precision": "precision",
         "recall": "recall",
+        "accuracy": "class recognised",
     }
     for batch in batches:
         columns |= {

@@ -40,6 +40,7 @@ RESERVE = 4.0  # seconds kept for measuring and writing
 
 
 def arguments() -> argparse.Namespace:
+    """The command line's."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -165,6 +166,7 @@ def accuracies(
 
 
 def main() -> None:
+    """Trains, measures and writes."""
     began = time.monotonic()
     args = arguments()
     enable_compilation_cache()

@@ -231,6 +231,7 @@ class Pipeline:
         threshold: float | None = None,
         batch_size: int | None = None,
         forced: ForcedTokens | None = None,
+        first_sample: int = 0,
         measure: bool = False,
         progress: Progress | None = None,
     ) -> SampleResult:
@@ -244,6 +245,7 @@ class Pipeline:
           threshold: the acceptance rule's dial; None for the decoder's default.
           batch_size: pictures a program call; None for all at once.
           forced: tokens given from outside, of all pictures.
+          first_sample: number of the first picture, where these are a part of a larger request.
           measure: run tokens and images as two programs and time each.
           progress: called with the number of pictures finished.
 
@@ -270,7 +272,7 @@ class Pipeline:
                 seed,
                 sampling,
                 self.target.config.pyramid,
-                first_sample=first,
+                first_sample=first_sample + first,
                 threshold=dial,
                 acceptance_seen=_acceptance_seen([decoded for decoded, _, _ in parts]),
                 forced=None if forced is None else jax.tree.map(lambda x, r=rows: x[r], forced),

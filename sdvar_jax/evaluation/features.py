@@ -167,11 +167,11 @@ class FeatureNetwork(nnx.Module):
 
 
 def to_unit(images: jax.Array) -> jax.Array:
-    """uint8 pictures as float32 in [0, 1]; float pictures are rounded as if they were stored."""
+    """uint8 pictures as float32 in [0, 1]; float pictures as if they had been stored as uint8."""
     if images.dtype == jnp.uint8:
         return images.astype(jnp.float32) / 255.0
-    # What is measured is what a file would hold.
-    return jnp.round(jnp.clip(images.astype(jnp.float32), 0.0, 1.0) * 255.0) / 255.0
+    # Rounded down, as files are.
+    return jnp.floor(jnp.clip(images.astype(jnp.float32), 0.0, 1.0) * 255.0) / 255.0
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef",))

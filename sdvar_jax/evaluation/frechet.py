@@ -13,9 +13,7 @@ import dataclasses
 import numpy as np
 
 from sdvar_jax.config.validation import require
-
-# Two-sided quantile of the standard normal distribution.
-_Z95 = 1.959963984540054
+from sdvar_jax.evaluation.estimate import Estimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,32 +89,6 @@ def frechet_distance(
     apart = np.sum((first.mean - second.mean) ** 2)
     spread = np.trace(first.covariance) + np.trace(second.covariance) - 2 * overlap
     return max(float(apart + spread), 0.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A figure with its uncertainty.
-
-    Attributes:
-      value: of all samples.
-      deviation: standard deviation of the value over resampled samples.
-      low: lower end of the 95 % interval.
-      high: upper end.
-    """
-
-    value: float
-    deviation: float
-    low: float
-    high: float
-
-    @classmethod
-    def normal(cls, value: float, deviation: float) -> Estimate:
-        """With the interval of a normal distribution, cut off at 0."""
-        half = _Z95 * deviation
-        return cls(value, deviation, max(value - half, 0.0), value + half)
-
-    def __str__(self) -> str:
-        return f"{self.value:.3g} ± {_Z95 * self.deviation:.2g}"
 
 
 def resampled_counts(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from sdvar_jax.config.validation import require
-from sdvar_jax.evaluation.frechet import Estimate, GaussianStatistics, frechet_estimate
+from sdvar_jax.evaluation.estimate import Estimate
+from sdvar_jax.evaluation.frechet import GaussianStatistics, frechet_estimate
 from sdvar_jax.evaluation.precision_recall import Manifold, precision_recall
 
 
@@ -30,9 +31,11 @@ class FeatureSet:
         return len(self.labels)
 
     @property
-    def accuracy(self) -> float | None:
+    def accuracy(self) -> Estimate | None:
         """Share of the pictures in which the classifier sees their class."""
-        return None if self.predicted is None else float(np.mean(self.predicted == self.labels))
+        if self.predicted is None:
+            return None
+        return Estimate.share(float(np.mean(self.predicted == self.labels)), len(self))
 
 
 def class_weights(labels: np.ndarray, like: np.ndarray) -> np.ndarray:
@@ -70,9 +73,9 @@ class Quality:
 
     samples: int
     frechet: Estimate
-    precision: float | None
-    recall: float | None
-    accuracy: float | None
+    precision: Estimate | None
+    recall: Estimate | None
+    accuracy: Estimate | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

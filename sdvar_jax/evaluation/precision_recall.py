@@ -13,9 +13,11 @@ import dataclasses
 import numpy as np
 
 from sdvar_jax.config.validation import require
+from sdvar_jax.evaluation.estimate import Estimate
 
 NEIGHBOURS = 3
 _CHUNK = 1024
+_GROUPS = 20
 # Distances of equal pictures come out as rounding noise of this share of the squared norms.
 _SLACK = 1e-12
 
@@ -60,29 +62,48 @@ class Manifold:
             ]
         return cls(x, radii)
 
-    def contains(self, features: np.ndarray) -> np.ndarray:
-        """Whether each of the features [m, d] lies in any ball, bool [m]."""
+    def covers(self, features: np.ndarray, groups: int = 1) -> np.ndarray:
+        """Whether features lie in balls.
+
+        Args:
+          features: [m, d].
+          groups: ball i belongs to group i % groups.
+
+        Returns:
+          bool [m, groups]: whether each lies in any ball of each group.
+        """
         x = np.asarray(features, np.float64)
         slack = _SLACK * (1.0 + np.max(np.sum(self.features**2, axis=1)))
-        inside = np.empty(len(x), bool)
+        inside = np.empty((len(x), groups), bool)
         for start in range(0, len(x), _CHUNK):
             distances = _squared_distances(x[start : start + _CHUNK], self.features)
-            inside[start : start + _CHUNK] = np.any(
-                distances <= self.squared_radii[None] + slack, axis=1
-            )
+            near = distances <= self.squared_radii[None] + slack
+            for group in range(groups):
+                inside[start : start + _CHUNK, group] = np.any(near[:, group::groups], axis=1)
         return inside
 
 
 def precision_recall(
     samples: Manifold, real: Manifold, real_weights: np.ndarray | None = None
-) -> tuple[float, float]:
+) -> tuple[Estimate, Estimate]:
     """Precision and recall of samples, each in 0..1.
+
+    The uncertainty of the recall is a jackknife's: the samples leave in turn, a group at a time,
+    while the balls of the others stay as they are.
 
     Args:
       samples: what is judged.
       real: what it should be like.
       real_weights: what each real picture counts in the recall; None for all the same.
     """
-    precision = float(np.mean(real.contains(samples.features)))
-    recall = float(np.average(samples.contains(real.features), weights=real_weights))
-    return precision, recall
+    inside = real.covers(samples.features)[:, 0]
+    precision = Estimate.share(float(np.mean(inside)), len(inside))
+    groups = min(_GROUPS, len(samples.features))
+    covered = samples.covers(real.features, groups)  # [real, groups]
+    times = np.sum(covered, axis=1, keepdims=True)
+    without = times - covered > 0  # covered by any other group
+    left_out = np.average(without, axis=0, weights=real_weights)  # [groups]
+    recall = float(np.average(times[:, 0] > 0, weights=real_weights))
+    spread = np.sum((left_out - left_out.mean()) ** 2)
+    deviation = float(np.sqrt((groups - 1) / groups * spread))
+    return precision, Estimate.normal(recall, deviation, 1.0)
