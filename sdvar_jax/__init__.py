@@ -14,8 +14,9 @@ it is first used::
 # ruff: noqa: F401
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sdvar_jax.lazy_names import lazy_names
 
 __version__ = "0.1.0"
 
@@ -96,14 +97,4 @@ if TYPE_CHECKING:
     from sdvar_jax.sampling import SamplingConfig
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

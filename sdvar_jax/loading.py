@@ -5,17 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import jax
+from typing import TYPE_CHECKING, Any
 
 from sdvar_jax.checkpoint import (
     CheckpointInfo,
-    PartWeights,
     check_compatible,
     check_draft,
-    load_checkpoint,
-    load_weights,
     named_models,
     read_info,
     resolve_model,
@@ -24,8 +19,12 @@ from sdvar_jax.checkpoint.info import PartInfo
 from sdvar_jax.config import DTypePolicy
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.labels import default_names
-from sdvar_jax.models import VQVAE
-from sdvar_jax.pipeline import Pipeline
+
+# What only finds and describes models runs without JAX, so that it answers at once.
+if TYPE_CHECKING:
+    from sdvar_jax.checkpoint import PartWeights
+    from sdvar_jax.models import VQVAE
+    from sdvar_jax.pipeline import Pipeline
 
 DEFAULT_MODEL = "emoji"
 """The pair of models that comes with the package."""
@@ -57,10 +56,14 @@ class ModelPart:
 
     def weights(self) -> PartWeights:
         """Its weights as they are stored, read only when needed."""
+        from sdvar_jax.checkpoint import load_weights
+
         return load_weights(self.directory, self.name)
 
     def load(self, dtypes: DTypePolicy | None = None, progress: Progress | None = None) -> Any:
         """The ``VAR`` or ``VQVAE`` itself."""
+        from sdvar_jax.checkpoint import load_checkpoint
+
         parts = (self.name,)
         checkpoint = load_checkpoint(self.directory, dtypes, parts=parts, progress=progress)
         return getattr(checkpoint, self.name)
@@ -110,6 +113,8 @@ class ModelFiles:
           progress: called with the bytes read.
           **options: further arguments of ``Pipeline``.
         """
+        from sdvar_jax.pipeline import Pipeline
+
         draft = None if self.draft is None else self.draft.load(dtypes, progress)
         target, vqvae = self.target.load(dtypes, progress), self.vqvae.load(dtypes, progress)
         return Pipeline(target, vqvae, draft, **options)
@@ -192,12 +197,15 @@ def load_pipeline(
 
 def load_vqvae(model: StrPath = DEFAULT_MODEL, *, dtype: str = AUTO) -> VQVAE:
     """Loads the VQVAE of a checkpoint."""
-    return find_vqvae(model).load(choose_dtypes(dtype))
+    vqvae: VQVAE = find_vqvae(model).load(choose_dtypes(dtype))
+    return vqvae
 
 
 def choose_dtypes(name: str = AUTO) -> DTypePolicy:
     """Dtypes by name; "auto" is bfloat16 on a GPU or TPU and float32 on a CPU."""
     if name == AUTO:
+        import jax
+
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return DTypePolicy.of(name)
 

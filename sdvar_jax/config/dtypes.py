@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-
-import jax
-import jax.numpy as jnp
-from jax.typing import DTypeLike
+from typing import TYPE_CHECKING
 
 from sdvar_jax.errors import SdvarError
 
-_NAMES = {
-    "float32": jnp.float32,
-    "bfloat16": jnp.bfloat16,
-    "float16": jnp.float16,
-}
+if TYPE_CHECKING:
+    import jax
+    from jax.typing import DTypeLike
+
+_NAMES = ("float32", "bfloat16", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +38,12 @@ class DTypePolicy:
     @property
     def param_dtype(self) -> DTypeLike:
         """The parameters' dtype as JAX knows it."""
-        return _NAMES[self.param]
+        return _dtype(self.param)
 
     @property
     def compute_dtype(self) -> DTypeLike:
         """The arithmetic's dtype as JAX knows it."""
-        return _NAMES[self.compute]
+        return _dtype(self.compute)
 
     @property
     def precision(self) -> jax.lax.Precision:
@@ -54,6 +51,8 @@ class DTypePolicy:
 
         Without it TPUs multiply float32 in bfloat16 and recent GPUs in TF32.
         """
+        import jax
+
         exact = self.compute == "float32"
         return jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT
 
@@ -61,6 +60,14 @@ class DTypePolicy:
     def of(cls, name: str) -> DTypePolicy:
         """The policy that uses one dtype throughout."""
         return cls(param=name, compute=name)
+
+
+def _dtype(name: str) -> DTypeLike:
+    # Imported late: configurations alone can be read without JAX.
+    import jax.numpy as jnp
+
+    dtype: DTypeLike = getattr(jnp, name)
+    return dtype
 
 
 FLOAT32 = DTypePolicy()

@@ -49,12 +49,15 @@ def test_the_list_of_commands_says_what_their_own_help_says(command):
     assert command.load().__doc__.splitlines()[0] == command.help
 
 
-def test_help_is_quick_because_jax_is_not_imported():
+@pytest.mark.parametrize("words", [["--help"], ["sample", "--help"], ["info", "{pair}"]])
+def test_help_and_info_answer_at_once_because_jax_is_not_imported(pair, words):
+    words = [word.format(pair=pair) for word in words]
     program = (
-        "import sys; from sdvar_jax.cli.main import main; main(['--help']); "
+        "import sys; from sdvar_jax.cli.main import main; main(sys.argv[1:]); "
         "sys.exit('jax' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-c", program, *words]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def test_the_module_is_the_command():

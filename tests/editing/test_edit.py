@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
-from small_models import SMALL_CLASSES, SMALL_PYRAMID, SMALL_SIDE, small_target, small_vqvae
+from small_models import (
+    SMALL_CLASSES,
+    SMALL_PYRAMID,
+    SMALL_SIDE,
+    small_draft,
+    small_target,
+    small_vqvae,
+)
 
+from sdvar_jax.decoding.speculative import Speculative
 from sdvar_jax.editing import Box, edit_class, edit_image, inpaint, kept_tokens, outpaint
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.image_tokenizer import ImageTokenizer
@@ -82,6 +90,13 @@ def test_nothing_compiles_anew_for_another_mask_class_or_image(pipeline, image, 
     compiled = len(pipeline._compiled)
     edit_image(pipeline, 1 - image, Box(0, 0, 2, 2).mask(SMALL_SIDE), label=1, **TWO)
     assert len(pipeline._compiled) == compiled
+
+
+@pytest.mark.slow
+def test_speculative_decoding_makes_the_targets_own_edit(image, filled):
+    pair = Pipeline(small_target(), small_vqvae(), small_draft())
+    same = inpaint(pair, image, HALF, decoder=Speculative(gamma=2), **TWO)
+    np.testing.assert_array_equal(joined(same), joined(filled))
 
 
 @pytest.mark.parametrize(
