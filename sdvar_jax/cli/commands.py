@@ -105,6 +105,13 @@ COMMANDS = (
         TRAINING,
         group=True,
     ),
+    Command(
+        "evaluate",
+        "sdvar_jax.cli.evaluate",
+        "evaluate",
+        "Make many pictures and measure how good they are.",
+        TRAINING,
+    ),
 )
 
 

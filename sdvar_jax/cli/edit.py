@@ -17,6 +17,7 @@ from sdvar_jax.cli.options import (
     SAMPLING,
     BatchSizeOption,
     CfgOption,
+    DevicesOption,
     DraftOption,
     DTypeOption,
     GuidanceScheduleOption,
@@ -133,6 +134,7 @@ def edit(
     top_p: TopPOption = 0.96,
     guidance_schedule: GuidanceScheduleOption = GuidanceSchedule.LINEAR,
     batch_size: BatchSizeOption = 16,
+    devices: DevicesOption = 1,
     decoder: Annotated[
         DecoderName | None,
         typer.Option(
@@ -250,6 +252,7 @@ def edit(
         samples=count,
         batch_size=batch_size,
         dtype=str(dtype),
+        devices=devices,
     )
     job.check()
     side = files.vqvae.config.image_side

@@ -7,12 +7,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
 from sdvar_jax.cli.terminal import Advance, byte_progress, picture_progress
 from sdvar_jax.decoding import Decoder
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.labels import short_name
 from sdvar_jax.loading import ModelFiles, choose_dtypes
-from sdvar_jax.pipeline import Pipeline, check_settings
+from sdvar_jax.pipeline import DATA_AXIS, Pipeline, check_settings
 from sdvar_jax.runtime.compilation_cache import enable_compilation_cache
 from sdvar_jax.sampling import SamplingConfig
 
@@ -29,6 +33,7 @@ class Job:
       samples: number of pictures.
       batch_size: pictures a program call, at most.
       dtype: of weights and arithmetic, "auto" included.
+      devices: to spread each batch over.
       threshold: the acceptance rule's dial, None for its default.
     """
 
@@ -39,6 +44,7 @@ class Job:
     samples: int
     batch_size: int
     dtype: str
+    devices: int = 1
     threshold: float | None = None
 
     def check(self) -> None:
@@ -56,13 +62,26 @@ class Job:
             threshold=self.threshold,
         )
 
+        available = jax.local_device_count() if self.devices > 1 else 1
+        if self.devices > available:
+            raise SdvarError(
+                f"--devices {self.devices} asks for more devices than there are: {available}"
+            )
+
     def load(self, *, shown: bool) -> tuple[Pipeline, float]:
         """The models ready to sample, and the seconds it took."""
         enable_compilation_cache()
         start = time.perf_counter()
         with byte_progress("reading the models", self.files.size, shown=shown) as advance:
-            pipeline = self.files.load(choose_dtypes(self.dtype), progress=advance)
+            dtypes = choose_dtypes(self.dtype)
+            pipeline = self.files.load(dtypes, progress=advance, mesh=self._mesh())
         return pipeline, time.perf_counter() - start
+
+    def _mesh(self) -> Mesh | None:
+        """The devices to spread batches over; None for one."""
+        if self.devices == 1:
+            return None
+        return Mesh(np.asarray(jax.local_devices()[: self.devices]), (DATA_AXIS,))
 
     def run(self, make: Callable[[dict[str, Any]], Any], *, shown: bool) -> Any:
         """Samples with progress shown.
@@ -100,6 +119,7 @@ class Job:
         return {
             "seed": self.seed,
             "dtype": choose_dtypes(self.dtype).compute,
+            "devices": self.devices,
             "sampling": dataclasses.asdict(self.sampling),
             "decoder": decoder,
         }

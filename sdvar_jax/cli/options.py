@@ -130,6 +130,16 @@ BatchSizeOption = Annotated[
         rich_help_panel=SAMPLING,
     ),
 ]
+DevicesOption = Annotated[
+    int,
+    typer.Option(
+        "--devices",
+        metavar="N",
+        min=1,
+        help="GPUs or TPUs to spread each batch over; every one holds the models.",
+        rich_help_panel=SAMPLING,
+    ),
+]
 SinglesOption = Annotated[
     Path | None,
     typer.Option(

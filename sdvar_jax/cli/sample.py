@@ -26,6 +26,7 @@ from sdvar_jax.cli.options import (
     SAMPLING,
     BatchSizeOption,
     CfgOption,
+    DevicesOption,
     DraftOption,
     DTypeOption,
     GuidanceScheduleOption,
@@ -96,6 +97,7 @@ def sample(
     guidance_schedule: GuidanceScheduleOption = GuidanceSchedule.LINEAR,
     guidance_until: GuidanceUntilOption = None,
     batch_size: BatchSizeOption = 16,
+    devices: DevicesOption = 1,
     decoder: Annotated[
         DecoderName | None,
         typer.Option(
@@ -359,6 +361,7 @@ def sample(
         samples=len(numbers),
         batch_size=batch_size,
         dtype=str(dtype),
+        devices=devices,
         threshold=threshold,
     )
     job.check()

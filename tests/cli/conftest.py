@@ -121,7 +121,8 @@ def _models_are_loaded_once(monkeypatch):
     load = ModelFiles.load
 
     def load_once(files, dtypes=None, **options):
-        key = (tuple((part.directory, part.name) for part in files.parts), dtypes)
+        parts = tuple((part.directory, part.name) for part in files.parts)
+        key = (parts, dtypes, options.get("mesh"))
         if key not in _LOADED:
             _LOADED[key] = load(files, dtypes, **options)
         return _LOADED[key]

@@ -86,6 +86,16 @@ def test_speculative_decoding_gives_the_targets_own_tokens(sdvar, pair, tmp_path
         assert strip.width > SMALL_PYRAMID.num_scales * 128
 
 
+def test_a_batch_may_be_spread_over_devices(sdvar, pair, tmp_path):
+    common = ("sample", "1", "3", "-m", pair, "--seed", 5, *TWO)
+    assert sdvar(*common, "--tokens", "one.npz").code == 0
+    done = sdvar(*common, "--tokens", "two.npz", "--devices", 2)
+    assert (done.code, done.err) == (0, "")
+    one, two = tokens_of(tmp_path / "one.npz"), tokens_of(tmp_path / "two.npz")
+    for name, wanted in one.items():
+        np.testing.assert_array_equal(two[name], wanted)
+
+
 def test_count_makes_several_pictures_of_each_class(sdvar, pair, tmp_path):
     assert sdvar("sample", "4", "-n", 2, "-m", pair, "--tokens", "t.npz", *TWO).code == 0
     np.testing.assert_array_equal(tokens_of(tmp_path / "t.npz")["labels"], [4, 4])
@@ -127,6 +137,7 @@ REFUSED = [
     (["--threshold", "0.5"], "--threshold belongs to --decoder speculative"),
     (["--trace", "t.npz"], "--trace belongs to --decoder speculative"),
     (["--strip", "s.png", "--more-smooth"], "--strip draws what the tokens stand for"),
+    (["--devices", "1000"], "--devices 1000 asks for more devices than there are"),
     (["--guidance-until", "4"], "guidance_until must lie in 0..3"),
     (["--out", "missing/grid.png"], "does not exist"),
     (["--out", "."], "is a directory"),
