@@ -291,16 +291,10 @@ class Pipeline:
             return request
         rows = NamedSharding(self.mesh, PartitionSpec(DATA_AXIS))
         everywhere = NamedSharding(self.mesh, PartitionSpec())
-        spread = request.replace(
+        spread = jax.tree.map(lambda _: everywhere, request).replace(
             labels=rows,
             sample_ids=rows,
-            seed=everywhere,
-            guidance=everywhere,
-            top_k=everywhere,
-            top_p=everywhere,
-            threshold=everywhere,
-            acceptance_seen=everywhere,
-            forced=None if request.forced is None else ForcedTokens(tokens=rows, forced=rows),
+            forced=jax.tree.map(lambda _: rows, request.forced),
         )
         return jax.device_put(request, spread)
 

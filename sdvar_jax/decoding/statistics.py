@@ -39,7 +39,9 @@ class DecodingStatistics:
       agreed_tokens_per_scale: drafted tokens equal to the target's, by scale [num_scales].
       windows: start and stop (exclusive) of each target call, one list a batch.
       makers: who made each sample's scale, an index into ``maker_names`` [samples, num_scales].
+      batch_sizes: samples of each batch.
       scale_lengths: tokens of each scale.
+      maker_names: what the numbers in ``makers`` stand for.
     """
 
     samples: int
@@ -55,6 +57,7 @@ class DecodingStatistics:
     agreed_tokens_per_scale: np.ndarray
     windows: tuple[tuple[tuple[int, int], ...], ...]
     makers: np.ndarray
+    batch_sizes: tuple[int, ...]
     scale_lengths: tuple[int, ...]
     maker_names: tuple[str, ...] = MAKER_NAMES
 
@@ -70,8 +73,6 @@ class DecodingStatistics:
             samples, but their forwards were made.
           pyramid: the scales.
         """
-        lengths = tuple(pyramid.lengths)
-
         def total(name: str) -> Any:
             return np.sum([np.asarray(getattr(c, name)) for c in counters], axis=0)
 
@@ -98,7 +99,8 @@ class DecodingStatistics:
             makers=np.concatenate(
                 [np.asarray(c.makers)[:size] for c, size in zip(counters, sizes, strict=True)]
             ),
-            scale_lengths=lengths,
+            batch_sizes=tuple(sizes),
+            scale_lengths=tuple(pyramid.lengths),
         )
 
     @property
@@ -143,7 +145,7 @@ class DecodingStatistics:
         committed = int(np.sum(np.isin(self.makers, (1, 2, 3, 5))))
         calls = sum(
             len(windows) * size
-            for windows, size in zip(self.windows, self._batch_sizes(), strict=True)
+            for windows, size in zip(self.windows, self.batch_sizes, strict=True)
         )
         return _share(committed, calls)
 
@@ -151,11 +153,6 @@ class DecodingStatistics:
     def target_calls_per_batch(self) -> float:
         """Forwards of the target for one batch, on average."""
         return self.target_calls / self.batches
-
-    def _batch_sizes(self) -> list[int]:
-        """Samples of each batch; all but the last are equally large."""
-        full = -(-self.samples // self.batches)
-        return [min(full, self.samples - i * full) for i in range(self.batches)]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values."""
