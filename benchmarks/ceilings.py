@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from benchmarks.command import add_output_options, check_outputs, run_command, run_context
+from benchmarks.report import write_report
 from benchmarks.results import Results
 from benchmarks.timing import measure
 from benchmarks.work import Ceilings
@@ -104,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = Results(run_context(options), options.json)
     ceilings = measure_ceilings(dtypes.compute_dtype, options.repeats)
     results.add("ceilings", **dataclasses.asdict(ceilings))
+    if options.markdown is not None:
+        write_report(results, options.markdown)
 
 
 if __name__ == "__main__":

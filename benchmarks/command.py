@@ -40,9 +40,13 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """Where results go, and how long the run may take."""
+    """Where results go."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="results, complete at any time")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="tables, written at the end")
+
+
+def add_budget_option(parser: argparse.ArgumentParser) -> None:
+    """How long the run may take."""
     parser.add_argument(
         "--budget", type=float, metavar="SECONDS", help="skip what does not fit in this time"
     )

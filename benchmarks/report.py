@@ -66,6 +66,21 @@ _COSTS = {
     "target_fixed": "target, fixed s",
     "target_per_token": "target, s a token",
 }
+_CEILINGS = {
+    "bytes_per_second": "bytes/s",
+    "flops_per_second": "operations/s",
+    "float32_flops_per_second": "operations/s in float32",
+}
+_STARTUP = {
+    "target": "model",
+    "batch": "batch",
+    "compilation": "compilation",
+    "start_seconds": "imports",
+    "weights_seconds": "random weights",
+    "trace_and_compile_seconds": "trace and compile",
+    "sample_seconds": "sampling",
+    "first_image_seconds": "first image after",
+}
 _BREAK_EVEN = {
     "target": "target",
     "draft": "draft",
@@ -176,14 +191,15 @@ def report(results: Results) -> str:
         ("PyTorch original", results.of_kind("peer"), _PEERS),
         ("Phases of target-only decoding", results.of_kind("phase"), _PHASES),
         ("Forwards", _with_floor(results), _FORWARDS),
+        ("Ceilings", results.of_kind("ceilings"), _CEILINGS),
         ("Floor", _floors(results), _FLOORS),
         ("Forwards with drawing", windows, _FORWARDS),
         ("Cost model", results.of_kind("cost"), _COSTS),
+        ("Start-up", results.of_kind("startup"), _STARTUP),
         ("Not measured", results.of_kind("skipped"), {"what": "what", "reason": "why"}),
     )
     context = results.context
-    head = f"{context.get('device', '')}, jax {context.get('jax', '')}"
-    parts = [head]
+    parts = [f"{context['device']}, jax {context['jax']}"] if "device" in context else []
     parts += [f"### {title}\n\n{markdown_table(r, c)}" for title, r, c in sections if r]
     return "\n\n".join(parts) + "\n"
 

@@ -14,14 +14,12 @@ Record = dict[str, Any]
 
 
 def shown(key: str, value: Any) -> str:
-    """A value in the unit that is easiest to read, by the end of its name."""
+    """A value in the unit that is easiest to read, by the end of its name and its size."""
     if value is None:
         return "-"
     if isinstance(value, float):
-        if key.endswith("seconds") and "compile" not in key and "lower" not in key:
-            return f"{value * 1e3:.3f} ms"
         if key.endswith("seconds"):
-            return f"{value:.1f} s"
+            return f"{value:.2f} s" if value >= 1.0 else f"{value * 1e3:.3f} ms"
         return f"{value:.4g}"
     if key.endswith("bytes"):
         return f"{value / 2**30:.2f} GiB"

@@ -22,6 +22,7 @@ from benchmarks.budget import Budget
 from benchmarks.cases import GROUPS, Case, Choices, chosen_groups, decoding_cases, needs_draft
 from benchmarks.ceilings import measure_ceilings
 from benchmarks.command import (
+    add_budget_option,
     add_run_options,
     add_size_options,
     check_outputs,
@@ -281,6 +282,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--peer-compile", action="store_true", help="run the original with torch.compile too"
     )
+    add_budget_option(parser)
     add_run_options(parser)
     return parser
 

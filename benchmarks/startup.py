@@ -23,6 +23,7 @@ from benchmarks.command import (
     check_outputs,
     run_command,
 )
+from benchmarks.report import write_report
 from benchmarks.results import Results
 from sdvar_jax.errors import SdvarError
 
@@ -110,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 compilation=name,
                 **steps,
             )
+    if options.markdown is not None:
+        write_report(results, options.markdown)
 
 
 if __name__ == "__main__":

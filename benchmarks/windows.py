@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.budget import Budget
 from benchmarks.command import (
+    add_budget_option,
     add_run_options,
     add_size_options,
     check_outputs,
@@ -25,6 +26,7 @@ from benchmarks.command import (
 )
 from benchmarks.forwards import ForwardTimer
 from benchmarks.random_models import RandomModels, draft_name
+from benchmarks.report import write_report
 from benchmarks.results import Record, Results
 from sdvar_jax.config import DTypePolicy, ScalePyramid
 from sdvar_jax.decoding import TokenSampling, make_request
@@ -191,6 +193,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_size_options(parser, several=False)
     parser.add_argument("--every", action="store_true", help="measure all windows, not a few")
+    add_budget_option(parser)
     add_run_options(parser)
     return parser
 
@@ -216,6 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cost = measurement.run(batch)
         if cost is not None:
             print(cost, flush=True)
+    if options.markdown is not None:
+        write_report(results, options.markdown)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def test_prints_a_line_a_result(capsys):
     ("key", "value", "text"),
     [
         ("seconds", 0.0015, "1.500 ms"),
-        ("compile_seconds", 12.34, "12.3 s"),
+        ("compile_seconds", 12.34, "12.34 s"),
         ("program_bytes", 3 * 2**30, "3.00 GiB"),
         ("speedup", 1.23456, "1.235"),
         ("acceptance", None, "-"),
