@@ -83,7 +83,9 @@ class Suite:
         """Random labels; samples numbered from 0; ``draw`` chooses among seeds."""
         config = self.models.target.config
         labels = np.random.default_rng(self._seed).integers(0, config.num_classes, batch)
-        return make_request(labels, self._seed, self._sampling, config.pyramid, threshold=threshold)
+        return make_request(
+            labels, self._seed + draw, self._sampling, config.pyramid, threshold=threshold
+        )
 
     def _fields(self, batch: int) -> dict[str, object]:
         return {"target": self.target_name, "draft": self.draft_name, "batch": batch}
