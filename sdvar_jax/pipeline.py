@@ -326,6 +326,9 @@ class Pipeline:
         decoded = jax.block_until_ready(tokens_program(weights=weights, request=request))
         middle = time.perf_counter()
         f_hat = decoded.f_hats[-1]
+        # The same program whatever the decoder, and so whether or not it has a draft.
+        static = {"definitions": dataclasses.replace(self._definitions, target=None, draft=None)}
+        weights = self._weights.replace(target=None, draft=None)
         images_program = self._compile(
             self._images_program, timings, **static, weights=weights, f_hat=f_hat
         )

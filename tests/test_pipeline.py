@@ -185,3 +185,11 @@ def test_a_draft_that_differs_is_refused(field, value):
     draft = small_model(small_var_config(width=16, **{field: value}))
     with pytest.raises(SdvarError, match=f"draft and the target do not belong together; {field}"):
         Pipeline(small_target(), small_vqvae(), draft)
+
+
+def test_decoders_with_and_without_a_draft_share_the_program_of_the_images():
+    pair = Pipeline(small_target(), small_vqvae(), small_draft())
+    pair.sample([1], measure=True)
+    result = pair.sample([1], decoder=DraftOnly(), measure=True)
+    assert result.timings["images"] > 0
+    assert len(pair._compiled) == 3
