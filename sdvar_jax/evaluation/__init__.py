@@ -10,9 +10,9 @@ from sdvar_jax.evaluation.features import (
     save_features,
 )
 from sdvar_jax.evaluation.frechet import GaussianStatistics, frechet_distance, frechet_estimate
-from sdvar_jax.evaluation.generate import GenerationPlan, balanced_labels, generate
+from sdvar_jax.evaluation.generate import GenerationPlan, balanced_labels, generate_samples
 from sdvar_jax.evaluation.measure import FeatureSet, Quality, Reference
-from sdvar_jax.evaluation.precision_recall import Manifold, precision_recall
+from sdvar_jax.evaluation.precision_recall import Manifold, measure_precision_recall
 from sdvar_jax.evaluation.samples import SampleDirectory, Shard
 
 __all__ = [
@@ -31,9 +31,9 @@ __all__ = [
     "balanced_labels",
     "frechet_distance",
     "frechet_estimate",
-    "generate",
+    "generate_samples",
     "load_features",
-    "precision_recall",
+    "measure_precision_recall",
     "save_features",
     "write_adm_npz",
 ]

@@ -25,6 +25,8 @@ from sdvar_jax.checkpoint.resolve import MODELS_DIRECTORY
 from sdvar_jax.checkpoint.safetensors_file import read_safetensors, write_safetensors
 from sdvar_jax.config.validation import require
 from sdvar_jax.errors import SdvarError
+from sdvar_jax.evaluation.measure import FeatureSet
+from sdvar_jax.evaluation.samples import SampleDirectory
 from sdvar_jax.runtime.atomic import atomic_file
 
 NAME = "emoji features"
@@ -241,6 +243,13 @@ class FeatureExtractor:
             parts.append((features[: chunk - short], classes[: chunk - short]))
         features, classes = zip(*jax.device_get(parts), strict=True)
         return np.concatenate(features), np.concatenate(classes)
+
+
+def of_samples(extractor: FeatureExtractor, samples: SampleDirectory) -> FeatureSet:
+    """Features of all samples of a finished run, a shard in memory at a time."""
+    parts = [extractor(shard.images) for shard in samples.shards()]
+    features, predicted = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return FeatureSet(features, samples.labels, predicted)
 
 
 def features_files(path: str | Path) -> tuple[Path, Path]:

@@ -45,7 +45,7 @@ class GaussianStatistics:
         n = len(x)
         w = np.ones(n) if weights is None else np.asarray(weights, np.float64)
         require(
-            x.ndim == 2 and w.shape == (n,) and np.count_nonzero(w) >= 2,
+            x.ndim == 2 and w.shape == (n,) and int(np.count_nonzero(w)) >= 2,
             f"a distribution needs two or more feature vectors, got {x.shape}",
         )
         w = w / w.sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -106,7 +107,7 @@ def weights_digest(pipeline: Pipeline, *, draft: bool) -> str:
       draft: whether the draft counts.
     """
     digest = hashlib.sha256()
-    models = [pipeline.target, pipeline.vqvae]
+    models: list[Any] = [pipeline.target, pipeline.vqvae]
     if draft and pipeline.draft is not None:
         models.append(pipeline.draft)
     for model in models:
@@ -135,7 +136,7 @@ def start(pipeline: Pipeline, plan: GenerationPlan, directory: str | Path) -> Sa
     return SampleDirectory.start(directory, settings, labels, plan.shard_size)
 
 
-def generate(
+def generate_samples(
     pipeline: Pipeline,
     plan: GenerationPlan,
     directory: str | Path,
@@ -177,9 +178,7 @@ def generate(
             batch_size=batch_size,
             first_sample=each.start,
             measure=True,
-            progress=lambda finished, done=done, end=done + len(labels): tell(
-                min(done + finished, end)
-            ),
+            progress=functools.partial(_told, tell, done, len(labels)),
         )
         samples.write(
             index,
@@ -194,6 +193,11 @@ def generate(
         done += len(labels)
         tell(done)
     return samples
+
+
+def _told(tell: Progress, done: int, of_shard: int, finished: int) -> None:
+    """Tells how many pictures are there when ``finished`` of a shard are, fillers included."""
+    tell(done + min(finished, of_shard))
 
 
 def _kept(statistics: DecodingStatistics | None, samples: int) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import numpy as np
 from sdvar_jax.config.validation import require
 from sdvar_jax.evaluation.estimate import Estimate
 from sdvar_jax.evaluation.frechet import GaussianStatistics, frechet_estimate
-from sdvar_jax.evaluation.precision_recall import Manifold, precision_recall
+from sdvar_jax.evaluation.precision_recall import Manifold, measure_precision_recall
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Reference:
         """
         precision = recall = None
         if neighbours:
-            precision, recall = precision_recall(
+            precision, recall = measure_precision_recall(
                 Manifold.of(samples.features),
                 self.manifold,
                 class_weights(self.pictures.labels, samples.labels),

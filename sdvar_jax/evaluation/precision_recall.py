@@ -83,7 +83,7 @@ class Manifold:
         return inside
 
 
-def precision_recall(
+def measure_precision_recall(
     samples: Manifold, real: Manifold, real_weights: np.ndarray | None = None
 ) -> tuple[Estimate, Estimate]:
     """Precision and recall of samples, each in 0..1.

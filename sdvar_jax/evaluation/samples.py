@@ -193,7 +193,7 @@ class SampleDirectory:
         """
         path = self.shard_path(index)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 shard = Shard(
                     first=int(arrays["first"]),
                     images=arrays["images"],

@@ -92,7 +92,7 @@ def _torch_dataset(samples: SampleDirectory) -> Any:
     torch = importlib.import_module("torch")
     data = importlib.import_module("torch.utils.data")
 
-    class Shards(data.Dataset):  # type: ignore[misc, name-defined]
+    class Shards(data.Dataset):  # type: ignore[name-defined]
         """Reads one shard at a time: they are asked for in order."""
 
         def __init__(self) -> None:
