@@ -61,8 +61,8 @@ class CostModel:
     target: ForwardCost
 
 
-# Fitted by ``python -m benchmarks.windows`` style measurements is better; this is the shape of
-# d16 and d30 at batch 1, in units of the draft's smallest forward.
+# The shape of d16 and d30 at batch 1, in units of the draft's smallest forward. Times measured with
+# ``python -m benchmarks.windows`` serve better.
 DEFAULT_COST = CostModel(
     draft=ForwardCost(fixed=1.0, per_token=0.005), target=ForwardCost(fixed=2.6, per_token=0.02)
 )

@@ -105,6 +105,10 @@ class Speculative(Decoder):
             "not have; use exact, match or topk with recycle, refine and self-speculation",
         )
         require(
+            self.refine is None or self.commit == "target",
+            "refine commits the target's tokens; leave commit at 'target'",
+        )
+        require(
             len(self.adaptive_gammas) > 0 and min(self.adaptive_gammas) >= 0,
             f"adaptive_gammas must be 0 or more, got {self.adaptive_gammas}",
         )
