@@ -38,6 +38,7 @@ from sdvar_jax.cli.terminal import in_seconds, picture_progress, say, show_table
 from sdvar_jax.errors import SdvarError
 
 if TYPE_CHECKING:
+    from sdvar_jax.data import ImageSource
     from sdvar_jax.evaluation import Quality, SampleDirectory
     from sdvar_jax.evaluation.features import FeatureExtractor
 
@@ -280,13 +281,15 @@ def evaluate(
             f"makes {side} px; use --npz or --inception"
         )
 
+    pictures = None if data is None else _real_pictures(data, side, names)
+
     pipeline, load_seconds = job.load(shown=not quiet)
     with picture_progress("making pictures", job.samples, shown=not quiet) as advance:
         samples = generate_samples(pipeline, plan, out, progress=advance)
 
     measures: dict[str, Any] = {}
     if extractor is not None:
-        measures = _in_features(samples, extractor, data, other, names)
+        measures = _in_features(samples, extractor, pictures, other, names)
     if npz is not None:
         write_adm_npz(samples, npz)
     if inception or fid_data is not None:
@@ -305,17 +308,27 @@ def evaluate(
             say(f"wrote {path}")
 
 
+def _real_pictures(data: Path, side: int, names: tuple[str, ...]) -> ImageSource:
+    """The training pictures of a set, which must be of the model's classes."""
+    from sdvar_jax.data import load_dataset
+
+    pictures = load_dataset(data, "train", size=side)
+    foreign = sorted(set(pictures.class_names) - set(names))
+    if foreign:
+        raise SdvarError(f"--data: the model has no class {', '.join(foreign[:3])}")
+    return pictures
+
+
 def _in_features(
     samples: SampleDirectory,
     extractor: FeatureExtractor,
-    data: Path | None,
+    pictures: ImageSource | None,
     other: SampleDirectory | None,
     names: tuple[str, ...],
 ) -> dict[str, Any]:
     """What is measured in emoji features, by what the samples are compared with."""
     import numpy as np
 
-    from sdvar_jax.data import load_dataset
     from sdvar_jax.evaluation.features import of_samples
     from sdvar_jax.evaluation.measure import FeatureSet, Reference
 
@@ -324,12 +337,10 @@ def _in_features(
     if extractor.class_names != names:
         own = dataclasses.replace(own, predicted=None)
     found: dict[str, Any] = {}
-    if data is not None:
-        pictures = load_dataset(data, "train", size=extractor.config.image_side, in_memory=True)
-        if pictures.class_names != names:
-            raise SdvarError(f"--data: the classes of {data} are not those of the model")
+    if pictures is not None:
+        number = np.array([names.index(name) for name in pictures.class_names])
         real, _ = extractor(pictures.gather(np.arange(len(pictures)))[0])
-        found["real"] = Reference(FeatureSet(real, pictures.labels)).quality(own)
+        found["real"] = Reference(FeatureSet(real, number[pictures.labels])).quality(own)
     if other is not None:
         found["samples"] = Reference(of_samples(extractor, other)).quality(own)
     return found
