@@ -433,6 +433,13 @@ def table(results: Results, batches: Sequence[int]) -> str:
             f"Real pictures held out from training ({record['samples']}), in the same measure: "
             f"{_estimate(record['frechet'])}."
         )
+    if target is not None:
+        decoding = [target[f"b{b}_seconds"] - target[f"b{b}_tokens_seconds"] for b in batches]
+        times = [f"{1e3 * s:.1f} ms at B={b}" for s, b in zip(decoding, batches, strict=True)]
+        parts.append(
+            f"Of the time, decoding the pictures took {' and '.join(times)}; it is the same for "
+            "all decoders."
+        )
     skipped = results.of_kind("skipped")
     if skipped:
         parts.append("Left out: " + "; ".join(f"{r['what']} ({r['reason']})" for r in skipped))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sdvar_jax.checkpoint.info import INFO_FILE
 from sdvar_jax.errors import SdvarError
 
 MODELS_DIRECTORY = Path(__file__).parent.parent / "assets" / "models"
@@ -15,7 +16,9 @@ def named_models() -> tuple[str, ...]:
     """Names of the models that come with the package."""
     if not MODELS_DIRECTORY.is_dir():
         return ()
-    return tuple(sorted(path.name for path in MODELS_DIRECTORY.iterdir() if path.is_dir()))
+    # Others may lie there that are no checkpoints, such as the emoji features.
+    found = [path.parent.name for path in MODELS_DIRECTORY.glob(f"*/{INFO_FILE}")]
+    return tuple(sorted(found))
 
 
 def resolve_model(name_or_path: Path | str) -> Path:

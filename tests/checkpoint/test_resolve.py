@@ -15,6 +15,8 @@ def shelf(tmp_path, monkeypatch):
     """Where named models lie, with one on it."""
     directory = tmp_path / "shelf"
     (directory / "tiny").mkdir(parents=True)
+    (directory / "tiny" / "checkpoint.json").touch()
+    (directory / "no-checkpoint").mkdir()
     monkeypatch.setattr(resolve, "MODELS_DIRECTORY", directory)
     return directory
 

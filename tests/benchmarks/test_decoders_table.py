@@ -1,0 +1,122 @@
+"""The table of decoders: its rows, its text, and compiling ahead within a time."""
+
+import threading
+import types
+
+import pytest
+
+from benchmarks.compile_ahead import CompileAhead
+from benchmarks.decoder_rows import GROUPS, table_rows
+from benchmarks.decoders_table import table, told
+from benchmarks.results import Results
+from sdvar_jax.errors import SdvarError
+
+
+class TestRows:
+    def test_all_groups_are_there_and_the_most_important_first(self):
+        rows = table_rows(10)
+        assert {row.group for row in rows} == set(GROUPS)
+        assert [row.name for row in rows[:3]] == ["target", "draft", "exact, gamma 9"]
+        assert len({row.name for row in rows}) == len(rows)
+
+    def test_thresholds_share_a_program(self):
+        match = table_rows(10, ["match"])[1:]
+        assert [row.threshold for row in match] == [0.5, 0.7, 0.9]
+        assert len({row.decoder for row in match}) == 1
+
+    def test_the_target_is_always_there(self):
+        assert [row.name for row in table_rows(10, ["draft"])] == ["target", "draft"]
+
+    def test_decoders_that_always_make_the_same_calls(self):
+        calls = {row.name: row.fixed_target_calls(10) for row in table_rows(10)}
+        assert calls["target"] == 10
+        assert calls["draft"] == 0
+        assert calls["handoff: target up to scale 7, then draft"] == 7
+        assert calls["handoff: draft up to scale 7, then target"] == 3
+        assert calls["exact, gamma 9"] is None
+
+    @pytest.mark.parametrize("scales", [3, 4, 6, 10])
+    def test_every_row_suits_a_pyramid_of_any_height(self, scales):
+        from sdvar_jax.config import ScalePyramid, VARConfig
+        from sdvar_jax.decoding import TokenSampling
+
+        target = VARConfig.of_depth(1, pyramid=ScalePyramid(tuple(range(1, scales + 1))))
+        for row in table_rows(scales):
+            row.decoder.validate(target, TokenSampling(scales), row.threshold)
+
+    def test_unknown_groups_are_told(self):
+        with pytest.raises(SdvarError, match="unknown rows exakt"):
+            table_rows(10, ["exakt"])
+
+
+def lowered(compile_it):
+    return lambda: (types.SimpleNamespace(compile=compile_it), {"weights": 1})
+
+
+class TestCompileAhead:
+    def test_programs_are_found_by_their_key_and_lowered_once(self):
+        compiler = CompileAhead(2)
+        compiler.submit("a", lowered(lambda: "first"))
+        compiler.submit("a", lowered(lambda: "second"))
+        compiler.settle(10)
+        assert compiler.get("a").executable == "first"
+        assert compiler.get("a").fixed == {"weights": 1}
+        assert compiler.get("b") is None
+
+    def test_what_has_not_begun_in_time_is_given_up_and_the_rest_is_waited_for(self):
+        compiler, go = CompileAhead(1), threading.Event()
+        compiler.submit("slow", lowered(lambda: go.wait(10)))
+        compiler.submit("late", lowered(lambda: "never"))
+        threading.Timer(0.2, go.set).start()
+        compiler.settle(0)
+        assert compiler.get("slow").executable is True
+        assert compiler.get("late") is None
+
+    def test_a_failure_is_raised_where_the_program_is_wanted(self):
+        def fail():
+            raise ValueError("no")
+
+        compiler = CompileAhead(1)
+        compiler.submit("a", lowered(fail))
+        compiler.settle(10)
+        with pytest.raises(ValueError, match="no"):
+            compiler.get("a")
+
+
+def record(name, group, seconds):
+    estimate = {"value": 1.0, "deviation": 0.1, "low": 0.8, "high": 1.2}
+    fields = {
+        "target_calls": 10,
+        "seconds": seconds,
+        "tokens_seconds": seconds / 2,
+        "speedup": 0.02 / seconds,
+        "tokens_speedup": 1.0,
+        "identical": 1.0,
+        "memory_bytes": 2**20,
+    }
+    return {
+        "row": name,
+        "group": group,
+        "samples": 36,
+        "frechet_real": estimate,
+        "frechet_target": estimate,
+        "precision": estimate,
+        "recall": None,
+        "accuracy": None,
+        **{f"b1_{key}": value for key, value in fields.items()},
+    }
+
+
+def test_the_text_holds_every_row_with_its_figures_and_what_is_missing():
+    results = Results({"device": "a device", "jax": "0.11"}, quiet=True)
+    results.add("row", **record("target", "target", 0.02))
+    results.add("row", **record("exact, gamma 9", "exact", 0.01))
+    results.add("skipped", what="refine 1", reason="over the budget of time")
+    text = table(results, [1])
+    assert "| exact, gamma 9 | 10.00 |" in text
+    assert "1 ± 0.2" in text
+    assert "2.00 (1.00)" in text
+    assert "1 MiB (+0%)" in text
+    assert "10.0 ms at B=1" in text
+    assert "refine 1 (over the budget of time)" in text
+    assert told(results.records[1], [1]).startswith("exact, gamma 9: Frechet real 1 ± 0.2; target")
