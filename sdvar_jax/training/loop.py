@@ -130,10 +130,11 @@ def fit(
         MetricsWriter(output) as writer,
         RunProgress(name, enabled=progress) as shown,
         contextlib.ExitStack() as stack,
+        contextlib.ExitStack() as saved_first,
     ):
         checkpoints = None
         if output is not None:
-            checkpoints = stack.enter_context(
+            checkpoints = saved_first.enter_context(
                 RunCheckpoints(output / "state", run.keep_checkpoints)
             )
             if resume and checkpoints.latest() is not None:
@@ -141,7 +142,6 @@ def fit(
                 source.set_state(place)
                 shown.note(f"goes on at step {int(state.step)}")
         watch = _Watch(run, observers, writer, shown, output)
-        warming = warm(observers, state.averaged) if run.warm_observers else None
         step = int(state.step)
         saved = step
         # The first program call and its compiling are no measure of the next.
@@ -159,6 +159,9 @@ def fit(
                 )
                 programs[steps] = program.lower(*arguments).compile()
                 shown.note(f"compiled in {time.monotonic() - begin:.1f} s")
+                if run.warm_observers and len(programs) == 1:
+                    # Not before: two compilations at once would hold up the steps.
+                    stack.callback(warm(observers, observed(state)).join)
                 begin = time.monotonic()
             state, metrics = programs[steps](*arguments)
             metrics = {key: np.asarray(value) for key, value in jax.device_get(metrics).items()}
@@ -189,8 +192,6 @@ def fit(
             shown.update(step, total, {key: means[key] for key in observers.shown})
         if checkpoints is not None:
             checkpoints.save(state, source.get_state(), identity)
-        if warming is not None:
-            warming.join()
     return Fit(
         state=state,
         history={key: np.concatenate([row[key] for row in history]) for key in history[0]}
@@ -204,6 +205,14 @@ def fit(
 def _due(every: int, last: int, step: int) -> bool:
     """Whether ``every`` steps have passed since ``last``."""
     return every > 0 and step // every > last // every
+
+
+def observed(state: TrainState) -> Params:
+    """The weights that a run gives back, on one device.
+
+    Observers are compiled for arguments there, once for the whole run and what follows it.
+    """
+    return jax.device_put(dict(state.averaged), jax.local_devices()[0])
 
 
 def warm(observers: Observers, params: Params) -> threading.Thread:
@@ -255,13 +264,13 @@ class _Watch:
     def look(self, step: int, total: int, state: TrainState) -> None:
         """Makes what is due after ``step`` of ``total`` steps."""
         if self._observers.evaluate is not None and self._now("evaluations", step, total):
-            values = self._observers.evaluate(state.averaged)
+            values = self._observers.evaluate(observed(state))
             self._writer.scalars(step, {f"heldout/{name}": v for name, v in values.items()})
             # Details (of each scale, say) are for the files.
             told = ", ".join(f"{name} {v:.4g}" for name, v in values.items() if "/" not in name)
             self._shown.note(f"step {step}, held out: {told}")
         if self._observers.picture is not None and self._now("pictures", step, total):
-            picture = self._observers.picture(state.averaged)
+            picture = self._observers.picture(observed(state))
             self._writer.picture(step, "pictures", picture)
             if self._output is not None:
                 directory = ensure_directory(self._output / "pictures")

@@ -32,6 +32,7 @@ class DistillConfig:
       class_power: see ``training.balance``.
       attention: see ``VARTrainingConfig``.
       remat: see ``VARTrainingConfig``.
+      scan: see ``VARTrainingConfig``.
     """
 
     run: RunConfig
@@ -49,6 +50,7 @@ class DistillConfig:
     class_power: float = 1.0
     attention: str = "auto"
     remat: bool = True
+    scan: bool = True
 
     def __post_init__(self) -> None:
         require(0 <= self.own_share <= 1, f"own_share must lie in 0..1, got {self.own_share}")

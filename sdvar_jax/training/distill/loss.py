@@ -19,6 +19,7 @@ def guided_logits(
     *,
     attention: str,
     remat: bool = False,
+    scan: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Logits of all scales under guidance, as sampling mixes them.
 
@@ -29,6 +30,7 @@ def guided_logits(
       strengths: t of each picture at each position, float32 [batch, total_length].
       attention: "xla" or "cudnn".
       remat: see ``all_logits``.
+      scan: see ``all_logits``.
 
     Returns:
       Guided logits (1 + t) * conditional - t * unconditional, and the conditional ones, float32
@@ -43,6 +45,7 @@ def guided_logits(
         jnp.concatenate([inputs, inputs]),
         attention=attention,
         remat=remat,
+        scan=scan,
     )
     conditional, free = logits[:batch], logits[batch:]
     t = strengths[..., None]

@@ -24,7 +24,7 @@ from sdvar_jax.training.distill.agreement import measure_agreement
 from sdvar_jax.training.distill.config import DistillConfig
 from sdvar_jax.training.distill.loss import divergence, guided_logits, strengths_by_position
 from sdvar_jax.training.drawing import balanced_labels, draw_samples
-from sdvar_jax.training.loop import Fit, Observers, fit
+from sdvar_jax.training.loop import Fit, Observers, fit, observed
 from sdvar_jax.training.sharding import data_mesh
 from sdvar_jax.training.sources import ResidentSource
 from sdvar_jax.training.state import Params, model_params
@@ -81,10 +81,18 @@ def distill_task(
         strengths = strengths_by_position(cfg, shape, pyramid.lengths)
         teacher = build_var(target.config, frozen["target"], dtypes)
         student = build_var(draft.config, params, dtypes)
-        wanted, _ = guided_logits(teacher, labels, inputs, strengths, attention=attention)
+        wanted, _ = guided_logits(
+            teacher, labels, inputs, strengths, attention=attention, scan=config.scan
+        )
         wanted = jax.lax.stop_gradient(wanted)
         made, plain = guided_logits(
-            student, labels, inputs, strengths, attention=attention, remat=config.remat
+            student,
+            labels,
+            inputs,
+            strengths,
+            attention=attention,
+            remat=config.remat,
+            scan=config.scan,
         )
         kl = divergence(wanted, made, config.temperature)  # [batch, total_length]
         total = jnp.mean(kl @ jnp.asarray(weights))
@@ -146,7 +154,7 @@ def distill(
     mesh = data_mesh() if mesh is None else mesh
     run, shapes = config.run, draft.config
     attention = choose_attention(
-        config.attention, shapes.pyramid, shapes.head_dim, run.dtypes.compute_dtype
+        config.attention, shapes.pyramid, shapes.head_dim, np.dtype(run.dtypes.compute_dtype)
     )
     tokens = as_tokens(dataset, vqvae)
     heldout_tokens = None if heldout is None else as_tokens(heldout, vqvae)
@@ -191,7 +199,7 @@ def distill(
         identity=repr(config),
         progress=progress,
     )
-    params = jax.device_put(dict(fitted.state.averaged), jax.devices()[0])
+    params = observed(fitted.state)
     model = build_var(shapes, params, run.dtypes)
     return Distilled(
         model=model,

@@ -84,7 +84,7 @@ def pyramid_attention(
 
 
 @functools.lru_cache(maxsize=8)
-def choose_attention(wanted: str, pyramid: ScalePyramid, head_dim: int, dtype: Any) -> str:
+def choose_attention(wanted: str, pyramid: ScalePyramid, head_dim: int, dtype: np.dtype) -> str:
     """The implementation to use: what is wanted, or for "auto" cuDNN's where it proves itself.
 
     "auto" runs a forward and a backward pass of both on a small batch and takes cuDNN's if it runs
@@ -101,7 +101,7 @@ def choose_attention(wanted: str, pyramid: ScalePyramid, head_dim: int, dtype: A
     """
     if wanted != "auto":
         return wanted
-    half = np.dtype(dtype).itemsize == 2
+    half = dtype.itemsize == 2
     if jax.default_backend() != "gpu" or not half or head_dim % 8:
         return "xla"
     keys = jax.random.split(jax.random.key(0), 3)

@@ -49,6 +49,7 @@ class VARTrainingConfig:
       attention: "auto" takes cuDNN's where it runs, else "xla".
       remat: keep the results of matrix products alone for the backward pass and make the rest
         again: much less memory.
+      scan: compile one block and run it ``depth`` times: compiles much faster.
     """
 
     model: VARConfig
@@ -61,6 +62,7 @@ class VARTrainingConfig:
     class_power: float = 1.0
     attention: str = "auto"
     remat: bool = True
+    scan: bool = True
 
     def __post_init__(self) -> None:
         require(0 <= self.label_smoothing < 1, "label_smoothing must lie in 0..1")

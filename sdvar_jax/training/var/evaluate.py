@@ -48,7 +48,7 @@ def make_var_evaluation(
     ) -> tuple[jax.Array, jax.Array]:
         model = build_var(config, params, dtypes)
         inputs = inputs_of_tokens(quantizer.build(frozen), tokens)
-        logits = all_logits(model, labels, inputs, attention=attention)
+        logits = all_logits(model, labels, inputs, attention=attention, scan=True)
         tokens = tokens.astype(jnp.int32)
         return token_losses(logits, tokens), jnp.argmax(logits, axis=-1) == tokens
 

@@ -20,7 +20,7 @@ from sdvar_jax.config.validation import require
 from sdvar_jax.data import ImageSource
 from sdvar_jax.models import VAR, VQVAE
 from sdvar_jax.training.balance import sampling_weights
-from sdvar_jax.training.loop import Fit, Observers, fit
+from sdvar_jax.training.loop import Fit, Observers, fit, observed
 from sdvar_jax.training.sharding import data_mesh
 from sdvar_jax.training.sources import ResidentSource
 from sdvar_jax.training.state import Params, model_params
@@ -77,7 +77,13 @@ def var_task(config: VARTrainingConfig, quantizer: FrozenQuantizer, attention: s
         )
         keeps = drop_path(model_config.drop_path_rate, model_config.depth, size, depth_key)
         logits = all_logits(
-            model, labels, inputs, attention=attention, keeps=keeps, remat=config.remat
+            model,
+            labels,
+            inputs,
+            attention=attention,
+            keeps=keeps,
+            remat=config.remat,
+            scan=config.scan,
         )
         losses = token_losses(logits, tokens, config.label_smoothing)  # [batch, total_length]
         metrics = {"token_loss": jnp.mean(losses)}
@@ -137,7 +143,7 @@ def train_var(
     mesh = data_mesh() if mesh is None else mesh
     run, shapes = config.run, config.model
     attention = choose_attention(
-        config.attention, shapes.pyramid, shapes.head_dim, run.dtypes.compute_dtype
+        config.attention, shapes.pyramid, shapes.head_dim, np.dtype(run.dtypes.compute_dtype)
     )
     quantizer = FrozenQuantizer.of(vqvae)
     model = VAR(shapes, run.dtypes, rngs=nnx.Rngs(run.seed)) if initial is None else initial
@@ -176,7 +182,7 @@ def train_var(
         identity=repr(config),
         progress=progress,
     )
-    params = jax.device_put(dict(fitted.state.averaged), jax.devices()[0])
+    params = observed(fitted.state)
     return TrainedVAR(
         model=build_var(shapes, params, run.dtypes),
         heldout={} if evaluate is None else evaluate(params),

@@ -19,7 +19,7 @@ from sdvar_jax.config.validation import require
 from sdvar_jax.data import ImageSource, LoaderConfig, make_loader
 from sdvar_jax.models import VQVAE
 from sdvar_jax.training.balance import sampling_weights
-from sdvar_jax.training.loop import Fit, Observers, fit
+from sdvar_jax.training.loop import Fit, Observers, fit, observed
 from sdvar_jax.training.pictures import all_images, reconstruction_sheet
 from sdvar_jax.training.sharding import data_mesh
 from sdvar_jax.training.sources import BatchSource, LoaderSource, ResidentSource
@@ -164,7 +164,7 @@ def train_vqvae(
         identity=repr(config),
         progress=progress,
     )
-    params = jax.device_put(dict(fitted.state.averaged), jax.devices()[0])
+    params = observed(fitted.state)
     evaluate = _observers(config, heldout).evaluate
     return TrainedVQVAE(
         model=build_vqvae(config.model, params, run.dtypes),

@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from training_models import PYRAMID, VAR_CONFIG, lively_var
 
-from sdvar_jax.decoding.request import TokenSampling, make_request
-from sdvar_jax.decoding.sequential import decode_sequential
 from sdvar_jax.errors import SdvarError
-from sdvar_jax.sampling import SamplingConfig, guidance_by_scale
+from sdvar_jax.sampling import SamplingConfig, guidance_by_scale, gumbel_noise
 from sdvar_jax.training import DistillConfig, OptimizerConfig, RunConfig, distill
 from sdvar_jax.training.distill import measure_agreement
 from sdvar_jax.training.distill.loss import divergence, guided_logits, strengths_by_position
@@ -77,11 +76,11 @@ def test_agreement_is_given_the_targets_own_scales(target, draft, vqvae):
     labels = balanced_labels(4, 2)
     got = measure_agreement(target, draft, vqvae.quantizer, labels, SAMPLING, 3, batch_size=4)
     drawn = draw_samples(target, vqvae.quantizer, labels, SAMPLING, 3, 4).tokens
-    inputs = inputs_of_tokens(vqvae.quantizer, jnp.asarray(drawn))
+    inputs = nnx.jit(inputs_of_tokens)(vqvae.quantizer, jnp.asarray(drawn))
     strengths = strengths_by_position(jnp.ones(4), guidance_by_scale(1.0, 3), PYRAMID.lengths)
-    logits, _ = guided_logits(draft, jnp.asarray(labels), inputs, strengths, attention="xla")
-    from sdvar_jax.sampling import gumbel_noise
-
+    logits, _ = nnx.jit(guided_logits, static_argnames="attention")(
+        draft, jnp.asarray(labels), inputs, strengths, attention="xla"
+    )
     noise = gumbel_noise(jnp.uint32(3), jnp.arange(4), jnp.arange(PYRAMID.total_length), 24)
     agreed = np.asarray(jnp.argmax(logits + noise, axis=-1)) == drawn
     assert got["tokens"] == pytest.approx(agreed.mean())
@@ -95,11 +94,6 @@ def test_samples_do_not_depend_on_the_batch_they_are_drawn_in(target, vqvae):
         for size in (5, 2)
     )
     np.testing.assert_array_equal(together, apart)
-    request = make_request(labels, 7, SAMPLING, PYRAMID)
-    alone, _ = decode_sequential(
-        target, vqvae.quantizer, request, TokenSampling.of(SAMPLING, PYRAMID.num_scales)
-    )
-    np.testing.assert_array_equal(together, alone)
 
 
 def test_divergence_is_zero_for_equal_and_positive_for_other_distributions():

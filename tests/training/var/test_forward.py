@@ -22,13 +22,15 @@ def case():
     return labels, jnp.asarray(rng.standard_normal((3, PYRAMID.total_length - 1, 4)), jnp.float32)
 
 
-@pytest.mark.parametrize("remat", [False, True])
-@pytest.mark.parametrize("normalised", [True, False])
-def test_logits_are_those_of_the_model(case, remat, normalised):
-    config = dataclasses.replace(VAR_CONFIG, attn_l2_norm=normalised, shared_aln=remat)
+@pytest.mark.parametrize(
+    ("normalised", "shared", "remat", "scan"),
+    [(True, False, False, False), (False, True, True, False), (True, True, True, True)],
+)
+def test_logits_are_those_of_the_model(case, normalised, shared, remat, scan):
+    config = dataclasses.replace(VAR_CONFIG, attn_l2_norm=normalised, shared_aln=shared)
     model = lively_var(0, config)
     wanted = nnx.jit(VAR.teacher_forced)(model, *case)
-    got = nnx.jit(lambda model: all_logits(model, *case, remat=remat))(model)
+    got = nnx.jit(lambda model: all_logits(model, *case, remat=remat, scan=scan))(model)
     np.testing.assert_allclose(got, wanted, atol=2e-5)
 
 
@@ -36,7 +38,7 @@ def test_stochastic_depth_is_that_of_the_model(case):
     model = lively_var(0)
     keeps = drop_path(0.5, 2, 3, jax.random.key(1))
     wanted = nnx.jit(VAR.teacher_forced)(model, *case, keeps)
-    got = nnx.jit(lambda model: all_logits(model, *case, keeps=keeps))(model)
+    got = nnx.jit(lambda model: all_logits(model, *case, keeps=keeps, scan=True))(model)
     np.testing.assert_allclose(got, wanted, atol=2e-5)
 
 
@@ -45,7 +47,8 @@ def test_keeping_less_for_the_backward_pass_does_not_change_the_gradient(case):
 
     def gradient(remat):
         def value(state):
-            return jnp.mean(all_logits(nnx.merge(graph, state), *case, remat=remat) ** 2)
+            logits = all_logits(nnx.merge(graph, state), *case, remat=remat, scan=True)
+            return jnp.mean(logits**2)
 
         return jax.tree.leaves(jax.jit(jax.grad(value))(state))
 
@@ -53,26 +56,26 @@ def test_keeping_less_for_the_backward_pass_does_not_change_the_gradient(case):
         np.testing.assert_allclose(made_again, kept, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("pyramid", [PYRAMID, ScalePyramid((1, 2, 3, 4, 6)), PYRAMID_256])
+@pytest.mark.parametrize("pyramid", [PYRAMID, ScalePyramid((1, 2, 3, 4, 6))])
 def test_attention_without_the_masked_part_is_masked_attention(pyramid):
     rng = np.random.default_rng(0)
     shape = (1, pyramid.total_length, 2, 4)
     q, k, v = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for _ in range(3))
     mask = jnp.asarray(block_causal_mask(pyramid))[None, None]
-    wanted = jax.nn.dot_product_attention(q, k, v, mask=mask, scale=1.0)
-    got = pyramid_attention(q, k, v, pyramid, "xla")
+    wanted = jax.jit(lambda: jax.nn.dot_product_attention(q, k, v, mask=mask, scale=1.0))()
+    got = jax.jit(lambda: pyramid_attention(q, k, v, pyramid, "xla"))()
     np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
 def test_query_groups_cover_all_scales_once():
     groups = query_groups(PYRAMID_256)
-    assert groups == ((0, 8), (8, 9), (9, 10)) or groups[0][0] == 0
+    assert groups == ((0, 7), (7, 8), (8, 9), (9, 10))
     scales = [scale for start, stop in groups for scale in range(start, stop)]
     assert scales == list(range(10))
 
 
 def test_without_a_gpu_attention_is_xlas():
-    assert choose_attention("auto", PYRAMID, 16, jnp.bfloat16) == "xla"
+    assert choose_attention("auto", PYRAMID, 16, np.dtype(jnp.bfloat16)) == "xla"
 
 
 def test_branches_are_dropped_at_a_rate_that_grows_with_depth_and_keep_their_mean():

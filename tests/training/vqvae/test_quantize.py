@@ -7,10 +7,13 @@ import pytest
 from flax import nnx
 from training_models import PYRAMID
 
+from sdvar_jax.models import Quantizer
 from sdvar_jax.models.resize import resize_area
 from sdvar_jax.training.vqvae.quantize import quantize
 
 BETA = 0.25
+QUANTIZE = nnx.jit(quantize)
+TOKENIZE = nnx.jit(Quantizer.tokenize)
 
 
 @pytest.fixture
@@ -20,8 +23,8 @@ def features():
 
 
 def test_f_hat_is_the_quantizers_own(vqvae, features):
-    got = quantize(vqvae.quantizer, features, BETA)
-    _, f_hats = vqvae.quantizer.tokenize(features)
+    got = QUANTIZE(vqvae.quantizer, features, BETA)
+    _, f_hats = TOKENIZE(vqvae.quantizer, features)
     np.testing.assert_allclose(got.f_hat, f_hats[-1], atol=1e-5)
 
 
@@ -31,13 +34,13 @@ def test_the_gradient_passes_straight_through_to_the_features(vqvae, features):
     def weighted(features):
         return jnp.sum(weights * quantize(vqvae.quantizer, features, BETA).f_hat)
 
-    np.testing.assert_allclose(jax.grad(weighted)(features), weights, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.grad(weighted))(features), weights, atol=1e-6)
 
 
 def test_the_loss_is_that_of_the_published_quantizer(vqvae, features):
     """mean over scales of beta * |f_hat - f|^2 + |f_hat - f|^2."""
-    got = quantize(vqvae.quantizer, features, BETA).loss
-    _, f_hats = vqvae.quantizer.tokenize(features)
+    got = QUANTIZE(vqvae.quantizer, features, BETA).loss
+    _, f_hats = TOKENIZE(vqvae.quantizer, features)
     errors = [np.mean((np.asarray(f_hat) - np.asarray(features)) ** 2) for f_hat in f_hats]
     np.testing.assert_allclose(got, (1 + BETA) * np.mean(errors), rtol=1e-5)
 
@@ -46,10 +49,11 @@ def test_commitment_alone_moves_the_features(vqvae, features):
     def loss(features, beta):
         return quantize(vqvae.quantizer, features, beta).loss
 
-    assert not np.any(jax.grad(loss)(features, 0.0))
-    _, f_hats = vqvae.quantizer.tokenize(features)
+    gradient = jax.jit(jax.grad(loss))
+    assert not np.any(gradient(features, 0.0))
+    _, f_hats = TOKENIZE(vqvae.quantizer, features)
     pull = sum(2 * (features - f_hat) / features.size for f_hat in f_hats) / len(f_hats)
-    np.testing.assert_allclose(jax.grad(loss)(features, 0.5), 0.5 * pull, atol=1e-6)
+    np.testing.assert_allclose(gradient(features, 0.5), 0.5 * pull, atol=1e-6)
 
 
 def test_codebook_and_residual_convolutions_learn_from_the_loss_not_from_the_picture(
@@ -61,7 +65,7 @@ def test_codebook_and_residual_convolutions_learn_from_the_loss_not_from_the_pic
         def value(state):
             return read(quantize(nnx.merge(graph, state), features, BETA))
 
-        return jax.grad(value)(state)
+        return jax.jit(jax.grad(value))(state)
 
     learned = gradient(lambda quantized: quantized.loss)
     assert np.any(learned.codebook[...])
@@ -71,8 +75,8 @@ def test_codebook_and_residual_convolutions_learn_from_the_loss_not_from_the_pic
 
 
 def test_use_and_rests_tell_what_was_quantized(vqvae, features):
-    got = quantize(vqvae.quantizer, features, BETA)
-    token_maps, _ = vqvae.quantizer.tokenize(features)
+    got = QUANTIZE(vqvae.quantizer, features, BETA)
+    token_maps, _ = TOKENIZE(vqvae.quantizer, features)
     tokens = np.concatenate([np.asarray(tokens).reshape(-1) for tokens in token_maps])
     np.testing.assert_array_equal(got.use, np.bincount(tokens, minlength=24))
     assert [rest.shape for rest in got.rests] == [(3 * n, 4) for n in PYRAMID.lengths]

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from training_models import VQVAE_CONFIG, Pictures
 
 from sdvar_jax.config import VQVAEConfig
 from sdvar_jax.errors import SdvarError
+from sdvar_jax.models import VQVAE
 from sdvar_jax.training import OptimizerConfig, RunConfig, VQVAETrainingConfig, train_vqvae
 from sdvar_jax.training.vqvae.train import turned
 
@@ -30,10 +32,12 @@ def test_the_loss_falls(trained):
 
 def test_the_report_on_held_out_pictures_is_that_of_the_model_given_back(trained, pictures):
     images = jnp.asarray(pictures.images, jnp.float32) / 127.5 - 1.0
-    made = trained.model.reconstruct(images)
+    made = nnx.jit(VQVAE.reconstruct)(trained.model, images)
     squares = np.mean((np.asarray(made) - np.asarray(images)) ** 2, axis=(1, 2, 3))
     assert trained.heldout["psnr"] == pytest.approx(np.mean(10 * np.log10(4 / squares)), abs=0.05)
-    tokens = np.concatenate([np.asarray(m).reshape(-1) for m in trained.model.tokenize(images)])
+    tokens = np.concatenate(
+        [np.asarray(m).reshape(-1) for m in nnx.jit(VQVAE.tokenize)(trained.model, images)]
+    )
     assert trained.heldout["codebook_used"] == pytest.approx(len(np.unique(tokens)) / 24)
 
 
