@@ -73,6 +73,7 @@ class DecodingStatistics:
             samples, but their forwards were made.
           pyramid: the scales.
         """
+
         def total(name: str) -> Any:
             return np.sum([np.asarray(getattr(c, name)) for c in counters], axis=0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from sdvar_jax.decoding.f_hat import extend
+from sdvar_jax.decoding.f_hat import NO_TOKEN, extend
 from sdvar_jax.decoding.speculative.acceptance import Check
 from sdvar_jax.decoding.speculative.commit import Verdict, commit
 from sdvar_jax.decoding.speculative.run import SpeculativeRun
@@ -69,9 +69,12 @@ def _judge(run: SpeculativeRun, check: Check, checked: CheckWindow) -> Verdict:
     offsets, start = run.pyramid.offsets, checked.window.start
     passed = []
     for scale in range(start, checked.drafted_stop):
-        part = scores[:, offsets[scale] - offsets[start] : offsets[scale + 1] - offsets[start]]
+        place = slice(offsets[scale] - offsets[start], offsets[scale + 1] - offsets[start])
+        total = jnp.sum(scores[:, place], axis=1)
         count = run.pyramid.lengths[scale]
-        passed.append(run.rule.passes(jnp.sum(part, axis=1), count, run.request.threshold))
+        # Where nothing was proposed nothing passes, however lax the rule.
+        proposed = check.draft_tokens[:, place.start] != NO_TOKEN
+        passed.append(proposed & run.rule.passes(total, count, run.request.threshold))
     tokens = apply_forced(tokens, run.request, run.pyramid, checked.window)
     return Verdict(passed=jnp.stack(passed, axis=1), tokens=tokens)
 

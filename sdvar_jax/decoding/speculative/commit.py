@@ -38,18 +38,14 @@ class Verdict(struct.PyTreeNode):
     tokens: jax.Array
 
 
-def accepted_scales(
-    run: SpeculativeRun, state: DecodingState, checked: CheckWindow, passed: jax.Array
-) -> jax.Array:
+def accepted_scales(state: DecodingState, checked: CheckWindow, passed: jax.Array) -> jax.Array:
     """The first scale of each sample that is not accepted, int32 [batch].
 
     A scale is accepted if it and all drafted scales before it pass. Scales a sample committed
-    earlier stay committed; the last call of a refinement accepts everything.
+    earlier stay committed.
     """
     scales = jnp.arange(checked.window.start, checked.drafted_stop)
     passed = passed | (scales[None] < state.progress[:, None])
-    if run.refine is not None:
-        passed = passed | (state.counters.target_calls + 1 >= run.refine)
     run_length = jnp.sum(jnp.cumprod(passed.astype(jnp.int32), axis=1), axis=1)
     return checked.window.start + run_length
 
@@ -74,10 +70,10 @@ def commit(
     chex.assert_shape(verdict.tokens, (batch, place.stop - place.start))
     chex.assert_shape(verdict.passed, (batch, checked.drafted))
 
-    boundary = accepted_scales(run, state, checked, verdict.passed)  # [batch]
+    boundary = accepted_scales(state, checked, verdict.passed)  # [batch]
     reached = jnp.minimum(boundary + 1, window.stop)
     if run.refine is not None:
-        # The last call of a refinement takes the whole window, the bonus scale included.
+        # The last call of a refinement takes the whole window, accepted or corrected.
         last = state.counters.target_calls + 1 >= run.refine
         reached = jnp.where(last, window.stop, reached)
     progress = jnp.maximum(state.progress, reached)
@@ -103,7 +99,9 @@ def commit(
         drafted = scale < checked.drafted_stop
         if drafted:
             first_changed = jnp.where(jnp.all(unchanged), first_changed, scale)
-            maker = jnp.where(unchanged, MAKER_ACCEPTED, MAKER_CORRECTED)
+            # Without a draft model the first windows hold no proposals.
+            instead = jnp.where(scale < state.proposed, MAKER_CORRECTED, MAKER_TARGET)
+            maker = jnp.where(unchanged, MAKER_ACCEPTED, instead)
             agreed.append(jnp.sum(jnp.where(was_final, 0, proposed == of_target)))
         else:
             maker = jnp.full((batch,), MAKER_BONUS if checked.drafted else MAKER_TARGET)
@@ -162,15 +160,16 @@ def _count(
         return counters
     drafted = slice(window.start, checked.drafted_stop)
     scales = jnp.arange(drafted.start, drafted.stop)[None]  # [1, drafted]
-    fresh = scales >= state.progress[:, None]
+    fresh = (scales >= state.progress[:, None]) & (scales < state.proposed[:, None])
     accepted = fresh & (scales < boundary[:, None]) & (scales < progress[:, None])
-    rejected = fresh & (scales == boundary[:, None])
+    # What the slowest sample takes back was not rejected for good: it is judged again.
+    rejected = fresh & (scales == boundary[:, None]) & (scales < progress[:, None])
 
     def add(total: jax.Array, here: jax.Array) -> jax.Array:
         return total.at[drafted].add(here.astype(jnp.int32))
 
     return counters.replace(
-        drafts=counters.drafts + 1,
+        drafts=counters.drafts + jnp.any(fresh).astype(jnp.int32),
         drafted=add(counters.drafted, jnp.sum(fresh, axis=0)),
         accepted=add(counters.accepted, jnp.sum(accepted, axis=0)),
         rejected=add(counters.rejected, jnp.sum(rejected, axis=0)),

@@ -70,6 +70,10 @@ class Speculative(Decoder):
     name = "speculative"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.gamma, int | str):
+            # Any sequence will do; a tuple can be hashed, as what is compiled in must be.
+            object.__setattr__(self, "gamma", tuple(int(gamma) for gamma in self.gamma))
+        object.__setattr__(self, "adaptive_gammas", tuple(self.adaptive_gammas))
         if isinstance(self.gamma, str):
             require(
                 self.gamma == ADAPTIVE,
