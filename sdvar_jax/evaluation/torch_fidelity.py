@@ -72,6 +72,9 @@ def fidelity_metrics(
         "batch_size": batch_size,
         "cuda": importlib.import_module("torch").cuda.is_available(),
         "verbose": False,
+        # Pictures are read in this process: worker processes are forked, which JAX's threads and
+        # a device in use do not survive.
+        "save_cpu_ram": True,
         "input1": _torch_dataset(samples),
     }
     if reference is not None:
