@@ -1,0 +1,321 @@
+"""The loop as a whole: how often it calls, what rollback leaves behind, what it records."""
+
+import contextlib
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from decoding_models import (
+    PYRAMID,
+    QUICK_COMPILE,
+    Models,
+    decode,
+    tiny_draft,
+    tiny_models,
+    tiny_quantizer,
+    tiny_request,
+    tiny_target,
+    var_config,
+)
+
+from sdvar_jax.config import ScalePyramid
+from sdvar_jax.decoding import DraftOnly, Speculative, TargetOnly, TokenSampling
+from sdvar_jax.decoding.speculative import MAKER_NAMES, Match, Residual, checking, drafting
+from sdvar_jax.decoding.speculative import decoder as decoder_module
+from sdvar_jax.decoding.speculative.commit import commit
+
+SCALES = PYRAMID.num_scales
+TEN = ScalePyramid(range(1, 11))
+PLAIN = TokenSampling(guided_until=0, filtering=False)
+
+
+def ten_scales(distance):
+    """As few numbers as ten scales can do with."""
+    config = var_config(width=4, pyramid=TEN, vocab=2)
+    return Models.of(tiny_target(config), tiny_quantizer(TEN, 2), tiny_draft(distance, config))
+
+
+def ten_scale_request(seed=0):
+    return tiny_request((1,), seed, pyramid=TEN, cfg=0.0, top_k=0, top_p=0.0)
+
+
+@pytest.fixture(scope="module")
+def in_pieces():
+    """Runs the loop on the host, its two steps compiled a window.
+
+    The steps of one gamma serve the others, where a whole loop would be compiled for each; models
+    and request must stay the same. Returns what was decoded, and the windows of the forwards in the
+    order they were made.
+    """
+    compiled = {}
+    made = []
+
+    def piece(step, name, argument):
+        def run_step(run, state, **options):
+            window = options[argument]
+            made.append((name, window))
+            if (name, window) not in compiled:
+                compiled[name, window] = jax.jit(
+                    lambda state: step(run, state, **{argument: window}),
+                    compiler_options=QUICK_COMPILE,
+                )
+            with jax.disable_jit(False):
+                return compiled[name, window](state)
+
+        return run_step
+
+    def run(decoder, models, request):
+        made.clear()
+        with pytest.MonkeyPatch.context() as patch, jax.disable_jit():
+            patch.setattr(drafting, "draft_window", piece(drafting.draft_window, "draft", "window"))
+            patch.setattr(
+                decoder_module,
+                "check_window_once",
+                piece(checking.check_window_once, "target", "checked"),
+            )
+            return decoder.decode(models.merged(), request, PLAIN), list(made)
+
+    return run
+
+
+@pytest.mark.parametrize("gamma", range(1, 10))
+def test_a_draft_that_is_the_target_is_accepted_and_saves_calls(in_pieces, gamma):
+    request, scales = ten_scale_request(), TEN.num_scales
+    made, forwards = in_pieces(Speculative(gamma=gamma), ten_scales(0.0), request)
+    counters = made.counters
+    assert counters.accepted.sum() == counters.drafted.sum() > 0
+    assert counters.rejected.sum() == 0
+    assert counters.target_calls <= math.ceil(scales / (gamma + 1))
+    # The counters count the forwards that were made.
+    windows = {name: [w for kind, w in forwards if kind == name] for name in ("draft", "target")}
+    assert counters.target_calls == len(windows["target"])
+    assert counters.draft_calls == len(windows["draft"])
+    checked = [each.window for each in windows["target"]]
+    starts, stops = ([getattr(w, end) for w in checked] for end in ("start", "stop"))
+    assert counters.window_starts[: len(starts)].tolist() == starts
+    assert counters.window_stops[: len(stops)].tolist() == stops
+    assert counters.target_tokens == sum(len(w.positions(TEN)) for w in checked)
+    assert counters.draft_tokens == sum(len(w.positions(TEN)) for w in windows["draft"])
+    # Windows follow each other without gap or overlap.
+    assert (starts[0], stops[-1]) == (0, scales)
+    assert starts[1:] == stops[:-1]
+
+
+@pytest.mark.parametrize(
+    "gamma",
+    [pytest.param(g, marks=() if g == 3 else pytest.mark.slow) for g in range(1, 10)],
+)
+def test_ten_scales_in_one_compiled_loop(gamma):
+    decoder = Speculative(gamma=gamma)
+    calls = {}
+    for distance in (0.0, 0.02, 1.0):
+        models, request = ten_scales(distance), ten_scale_request(5)
+        made = decode(decoder, models, request, PLAIN)
+        alone = decode(TargetOnly(), models, request, PLAIN)
+        np.testing.assert_array_equal(made.tokens, alone.tokens)
+        calls[distance] = made.counters.target_calls
+        assert made.counters.target_calls <= TEN.num_scales
+    assert calls[0.0] <= math.ceil(TEN.num_scales / (gamma + 1))
+    assert calls[0.0] <= calls[0.02] <= calls[1.0]
+
+
+@pytest.mark.parametrize("bonus", [True, False])
+@pytest.mark.parametrize("gamma", [1, 2])
+def test_calls_with_and_without_the_bonus_scale(gamma, bonus):
+    made = decode(Speculative(gamma=gamma, bonus=bonus), tiny_models(0.0), tiny_request((1,)))
+    assert made.counters.target_calls == math.ceil(SCALES / (gamma + bonus))
+    assert made.counters.rejected.sum() == 0
+
+
+@pytest.mark.parametrize("distance", [0.1, 1.0])
+def test_no_draft_costs_more_calls_than_scales(distance):
+    for seed in range(20):
+        for bonus in (True, False):
+            request = tiny_request((0, 1, 2), seed)
+            made = decode(Speculative(gamma=2, bonus=bonus), tiny_models(distance), request)
+            assert made.counters.target_calls <= SCALES
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_refinement_makes_at_most_as_many_calls(calls):
+    decoder = Speculative(refine=calls)
+    exact = Speculative(refine=SCALES)
+    for seed in range(10):
+        models, request = tiny_models(0.1), tiny_request((0, 1), seed)
+        made = decode(decoder, models, request)
+        assert made.counters.target_calls <= calls
+        alone = decode(TargetOnly(), models, request).tokens
+        # Each call makes at least one scale more the target's own.
+        early = slice(0, PYRAMID.offsets[calls])
+        np.testing.assert_array_equal(made.tokens[:, early], alone[:, early])
+        np.testing.assert_array_equal(decode(exact, models, request).tokens, alone)
+
+
+def poisoned(run, state, checked, verdict):
+    """``commit``, and then everything behind the committed scales spoilt."""
+    state = commit(run, state, checked, verdict)
+    offsets = jnp.asarray(run.pyramid.offsets)
+    positions = jnp.arange(run.pyramid.total_length)
+    # Recycled proposals are meant to be read.
+    kept = state.proposed if run.recycle else state.progress
+
+    def spoil_cache(cache, scales):
+        behind = (positions >= offsets[scales])[None, :, None, None]
+        return jax.tree.map(lambda array: jnp.where(behind, jnp.nan, array), cache)
+
+    entries = jnp.arange(run.pyramid.num_scales + 1)[:, None]
+    spoilt = (entries > kept[None])[..., None, None, None]
+    logits = state.draft_logits
+    return state.replace(
+        tokens=jnp.where(positions[None] >= offsets[kept][:, None], 0, state.tokens),
+        f_hats=jnp.where(spoilt, jnp.nan, state.f_hats),
+        target_cache=spoil_cache(state.target_cache, state.committed),
+        draft_cache=spoil_cache(state.draft_cache, state.draft_length),
+        draft_logits=None if logits is None else jnp.full_like(logits, jnp.nan),
+    )
+
+
+@contextlib.contextmanager
+def poison(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checking, "commit", poisoned)
+        yield
+
+
+# A rule's own class, so that the poisoned loop is not taken for one compiled before.
+class _Exact(type(Speculative().accept)):
+    pass
+
+
+@pytest.mark.parametrize("progress", ["per-sample", "minimum"])
+@pytest.mark.parametrize(
+    "options", [{}, {"bonus": False}, {"recycle": True}], ids=["bonus", "no bonus", "recycled"]
+)
+def test_rollback_leaves_no_trace(monkeypatch, options, progress):
+    decoder = Speculative(gamma=2, accept=_Exact(), progress=progress, **options)
+    rejected = 0
+    for seed in range(8):
+        models, request = tiny_models(0.1), tiny_request((0, 1, 2), seed)
+        wanted = decode(TargetOnly(), models, request)
+        with poison(monkeypatch):
+            made = decode(decoder, models, request)
+        np.testing.assert_array_equal(made.tokens, wanted.tokens)
+        np.testing.assert_allclose(made.f_hats, wanted.f_hats, atol=1e-5)
+        rejected += made.counters.rejected.sum()
+    assert rejected > 0
+
+
+def test_rollback_leaves_no_trace_in_what_the_rule_residual_looks_at(monkeypatch):
+    class Rule(Residual):
+        pass
+
+    models, request = tiny_models(0.1), tiny_request((0, 1, 2), 3)
+    wanted = decode(Speculative(gamma=2, accept=Residual()), models, request)
+    with poison(monkeypatch):
+        made = decode(Speculative(gamma=2, accept=Rule()), models, request)
+    assert made.counters.rejected.sum() > 0
+    np.testing.assert_array_equal(made.tokens, wanted.tokens)
+
+
+def test_the_poison_works(monkeypatch):
+    """Spoiling one scale more than may be spoilt is noticed."""
+
+    class Rule(_Exact):
+        pass
+
+    def too_much(run, state, checked, verdict):
+        state = poisoned(run, state, checked, verdict)
+        return state.replace(
+            target_cache=jax.tree.map(
+                lambda array: jnp.full_like(array, jnp.nan), state.target_cache
+            )
+        )
+
+    models, request = tiny_models(0.1), tiny_request((0, 1, 2), 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(checking, "commit", too_much)
+        made = decode(Speculative(gamma=2, accept=Rule()), models, request)
+    assert (made.tokens != decode(TargetOnly(), models, request).tokens).any()
+
+
+@functools.cache
+def traced(seed):
+    decoder = Speculative(gamma=2, trace=True)
+    return decode(decoder, tiny_models(0.1), tiny_request((0, 1, 2), seed))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_trace_tells_what_happened_at_each_call(seed):
+    made = traced(seed)
+    trace, calls = made.trace, int(made.counters.target_calls)
+    before = np.zeros(3, int)
+    for call in range(calls):
+        now = trace.progress[call]
+        assert np.all(now >= before)
+        assert now.min() > before.min()
+        start, stop = made.counters.window_starts[call], made.counters.window_stops[call]
+        assert start == before.min() < stop
+        for sample in range(3):
+            done = slice(0, PYRAMID.offsets[now[sample]])
+            committed = trace.committed_tokens[call, sample, done]
+            np.testing.assert_array_equal(committed, made.tokens[sample, done])
+            f_hat = made.f_hats[now[sample], sample]
+            np.testing.assert_allclose(trace.f_hat[call, sample], f_hat, atol=1e-5)
+            self_made = slice(PYRAMID.offsets[start], PYRAMID.offsets[start + 1])
+            # Where the first scale was accepted, the proposal and what was committed agree.
+            if made.counters.makers[sample, start] == MAKER_NAMES.index("draft, accepted"):
+                np.testing.assert_array_equal(
+                    trace.proposed_tokens[call, sample, self_made], committed[self_made]
+                )
+        before = now
+    assert before.tolist() == [SCALES] * 3
+    assert np.all(trace.progress[calls:] == 0)
+
+
+def test_tracing_changes_nothing_and_is_off_by_default():
+    made = decode(Speculative(gamma=2), tiny_models(0.1), tiny_request((0, 1, 2), 1))
+    assert made.trace is None
+    np.testing.assert_array_equal(made.tokens, traced(1).tokens)
+
+
+def relaxed(threshold, seed=0, **options):
+    request = tiny_request((0, 1), seed, threshold=threshold)
+    return decode(Speculative(gamma=2, accept=Match(), **options), tiny_models(1.0), request)
+
+
+def test_the_dial_of_a_relaxed_rule_reaches_from_the_draft_to_the_target():
+    models, request = tiny_models(1.0), tiny_request((0, 1))
+    lax, strict = (relaxed(threshold, commit="draft", bonus=False) for threshold in (0.0, 1.0))
+    assert lax.counters.rejected.sum() == 0
+    assert lax.counters.accepted.sum() == 2 * SCALES
+    assert strict.counters.rejected.sum() > 0
+    np.testing.assert_array_equal(strict.tokens, decode(TargetOnly(), models, request).tokens)
+    np.testing.assert_array_equal(lax.tokens, decode(DraftOnly(), models, request).tokens)
+
+
+def test_more_agreement_asked_for_is_never_fewer_rejections():
+    rejected = [
+        sum(relaxed(threshold, seed).counters.rejected.sum() for seed in range(10))
+        for threshold in (0.0, 0.25, 0.5, 1.0)
+    ]
+    assert rejected == sorted(rejected)
+    assert rejected[0] < rejected[1] < rejected[-1]
+
+
+def test_committing_the_targets_tokens_corrects_accepted_scales():
+    """With everything accepted the target still has the last word on each token."""
+    lax = relaxed(0.0, commit="target", bonus=False)
+    assert lax.counters.rejected.sum() == 0
+    assert (lax.tokens != relaxed(0.0, commit="draft", bonus=False).tokens).any()
+    first = slice(0, 1)
+    alone = decode(TargetOnly(), tiny_models(1.0), tiny_request((0, 1)))
+    np.testing.assert_array_equal(lax.tokens[:, first], alone.tokens[:, first])
+
+
+def test_a_lax_rule_never_commits_what_nobody_proposed():
+    decoder = Speculative(gamma=SCALES, accept=Match(), commit="draft", self_speculative=True)
+    made = decode(decoder, tiny_models(), tiny_request((0, 1), threshold=0.0))
+    assert made.tokens.min() >= 0
