@@ -73,18 +73,33 @@ class FeaturesConfig:
         return self.widths[-1]
 
 
-def _conv(inputs: int, outputs: int, size: int, stride: int, dtype: Any, rngs: nnx.Rngs) -> Any:
-    return nnx.Conv(
-        inputs,
-        outputs,
-        (size, size),
-        strides=stride,
-        padding="SAME",
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=nnx.initializers.he_normal(),
-        rngs=rngs,
-    )
+class _Conv(nnx.Module):
+    """A convolution as one matrix product over patches.
+
+    Gradients of strided convolutions are very slow on a CPU, and on a GPU each one is compiled
+    and tried out in many forms; a matrix product is neither.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, stride: int, dtype: Any, *, rngs: nnx.Rngs
+    ) -> None:
+        self.size, self.stride, self.dtype = size, stride, dtype
+        init = nnx.initializers.he_normal()
+        self.kernel = nnx.Param(
+            init(rngs.params(), (size * size * inputs, outputs), jnp.float32)
+        )  # [size * size * inputs, outputs]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[batch, side, side, inputs] -> [batch, side / stride, side / stride, outputs]."""
+        side, before = x.shape[1], (self.size - 1) // 2
+        after = self.size - 1 - before
+        x = jnp.pad(x.astype(self.dtype), ((0, 0), (before, after), (before, after), (0, 0)))
+        ends = [(start, start + side) for start in range(self.size)]
+        patches = jnp.concatenate(
+            [x[:, a : b : self.stride, c : d : self.stride] for a, b in ends for c, d in ends],
+            axis=-1,
+        )  # [batch, side / stride, side / stride, size * size * inputs]
+        return patches @ self.kernel[...].astype(self.dtype)
 
 
 def _norm(channels: int, rngs: nnx.Rngs) -> Any:
@@ -99,21 +114,27 @@ def _norm(channels: int, rngs: nnx.Rngs) -> Any:
     )
 
 
+def _halved(x: jax.Array) -> jax.Array:
+    """Means over 2x2 pixels."""
+    batch, side, _, channels = x.shape
+    return x.reshape(batch, side // 2, 2, side // 2, 2, channels).mean((2, 4))
+
+
 class _Stage(nnx.Module):
     """Two convolutions with a shortcut; halves the side."""
 
     def __init__(self, inputs: int, outputs: int, dtype: Any, *, rngs: nnx.Rngs) -> None:
-        self.first = _conv(inputs, outputs, 3, 2, dtype, rngs)
+        self.first = _Conv(inputs, outputs, 3, 2, dtype, rngs=rngs)
         self.first_norm = _norm(outputs, rngs)
-        self.second = _conv(outputs, outputs, 3, 1, dtype, rngs)
+        self.second = _Conv(outputs, outputs, 3, 1, dtype, rngs=rngs)
         self.second_norm = _norm(outputs, rngs)
-        self.shortcut = _conv(inputs, outputs, 1, 1, dtype, rngs)
+        self.shortcut = _Conv(inputs, outputs, 1, 1, dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[batch, side, side, inputs] -> [batch, side / 2, side / 2, outputs]."""
         h = jax.nn.silu(self.first_norm(self.first(x)))
         h = self.second_norm(self.second(h))
-        shortcut = self.shortcut(nnx.avg_pool(x, (2, 2), strides=(2, 2)))
+        shortcut = self.shortcut(_halved(x))
         return jax.nn.silu(h + shortcut.astype(jnp.float32))
 
 
@@ -133,7 +154,7 @@ class FeatureNetwork(nnx.Module):
           rngs: key of the weights.
         """
         self.config = config
-        self.stem = _conv(3, config.widths[0], 5, 2, dtype, rngs)
+        self.stem = _Conv(3, config.widths[0], 5, 2, dtype, rngs=rngs)
         self.stem_norm = _norm(config.widths[0], rngs)
         self.stages = nnx.List(
             _Stage(inputs, outputs, dtype, rngs=rngs)
