@@ -11,14 +11,20 @@ earlier call:
     python examples/train_emoji.py --data emoji64.sdvar --output two --start one/model \
         --minutes-vqvae 0 --minutes-target 0
 
-The output directory gets ``model/`` (a checkpoint that ``sdvar`` loads), ``report.json``, and
-sheets of reconstructions and samples.
+``--go-on`` trains the target or the draft of ``--start`` further:
+
+    python examples/train_emoji.py --data emoji64.sdvar --output three --start two/model --go-on \
+        --minutes-vqvae 0 --minutes-target 8 --minutes-draft 0 --minutes-distill 0
+
+All devices of the machine are used. The output directory gets ``model/`` (a checkpoint that
+``sdvar`` loads), ``report.json``, and sheets of reconstructions and samples.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import json
 import time
 from pathlib import Path
@@ -40,6 +46,7 @@ from sdvar_jax.sampling import SamplingConfig
 from sdvar_jax.training import distill, tokenize_set, train_var, train_vqvae
 from sdvar_jax.training.pictures import all_images, reconstruction_sheet, sample_sheet
 from sdvar_jax.training.presets import (
+    EMOJI_SAMPLING,
     emoji_distillation,
     emoji_draft_training,
     emoji_target_training,
@@ -61,9 +68,17 @@ def arguments() -> argparse.Namespace:
     for stage, minutes in zip(STAGES, (3.5, 4.5, 1.5, 1.5), strict=True):
         parser.add_argument(f"--minutes-{stage}", type=float, default=minutes)
     parser.add_argument("--steps", type=int, help="steps of every stage instead of minutes")
-    parser.add_argument("--cfg", type=float, default=1.5, help="guidance of samples")
-    parser.add_argument("--top-k", type=int, default=900)
-    parser.add_argument("--top-p", type=float, default=0.96)
+    parser.add_argument(
+        "--go-on",
+        action="store_true",
+        help="start target and draft from the weights in --start instead of random ones",
+    )
+    parser.add_argument(
+        "--learning-rate", type=float, help="of target and draft, instead of the preset's"
+    )
+    parser.add_argument("--cfg", type=float, default=EMOJI_SAMPLING.cfg, help="guidance of samples")
+    parser.add_argument("--top-k", type=int, default=EMOJI_SAMPLING.top_k)
+    parser.add_argument("--top-p", type=float, default=EMOJI_SAMPLING.top_p)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, help="of every stage")
     parser.add_argument("--steps-per-dispatch", type=int, help="of every stage")
@@ -214,6 +229,9 @@ def main() -> None:
         report["total_minutes"] = (time.monotonic() - began) / 60
         (output / "report.json").write_text(json.dumps(report, indent=1))
         print(f"{stage}: {minutes:.2f} min, {more}", flush=True)
+        # The programs of a stage are of no use to the next, and hold memory.
+        jax.clear_caches()
+        gc.collect()
 
     started = time.monotonic()
     if args.minutes_vqvae:
@@ -233,11 +251,15 @@ def main() -> None:
     def train_one(stage: str, make: Any, minutes: float, started: float) -> None:
         nonlocal models
         config = adjusted(make(minutes, classes, **common), args)
+        if args.learning_rate:
+            rate = dataclasses.replace(config.optimizer, learning_rate=args.learning_rate)
+            config = dataclasses.replace(config, optimizer=rate)
         made = train_var(
             tokens,
             models["vqvae"],
             config,
             heldout=heldout_tokens,
+            initial=models.get(stage) if args.go_on else None,
             picture=sheet,
             started=started,
             name=stage,

@@ -24,7 +24,8 @@ EMOJI_VQVAE = VQVAEConfig(
 )
 """64 px, f_hat 16x16."""
 
-EMOJI_SAMPLING = SamplingConfig(cfg=1.5, top_k=900, top_p=0.96)
+EMOJI_SAMPLING = SamplingConfig(cfg=2.5, top_k=0, top_p=0.7)
+"""Small models leave much probability on unlikely tokens; a low top-p keeps shapes whole."""
 
 
 def emoji_target(num_classes: int) -> VARConfig:
@@ -39,7 +40,7 @@ def emoji_target(num_classes: int) -> VARConfig:
         num_classes=num_classes,
         mlp_ratio=2.5,
         shared_aln=True,
-        drop_path_rate=0.05,
+        drop_path_rate=0.02,
         label_dropout=0.1,
     )
 
@@ -92,21 +93,21 @@ def emoji_target_training(
     return VARTrainingConfig(
         model=emoji_target(num_classes),
         run=RunConfig(
-            batch_size=256,
+            batch_size=128,
             minutes=minutes,
-            steps_per_dispatch=20,
+            steps_per_dispatch=40,
             seed=seed,
-            ema_decay=0.998,
+            ema_decay=0.999,
             compute=compute,
             evaluations=4,
             warm_observers=True,
             reserve_seconds=8.0,
         ),
         optimizer=OptimizerConfig(
-            learning_rate=1.2e-3, weight_decay=0.05, warmup_steps=150, clip_norm=1.0
+            learning_rate=1e-3, weight_decay=0.05, warmup_steps=150, clip_norm=1.0
         ),
-        scale_power=0.7,
-        token_noise=TokenNoiseConfig(share=0.3, strength=1.0),
+        scale_power=0.5,
+        token_noise=TokenNoiseConfig(share=0.1, strength=1.0),
         balance="class",
         class_power=0.5,
     )
@@ -119,9 +120,9 @@ def emoji_draft_training(
     return VARTrainingConfig(
         model=emoji_draft(num_classes),
         run=RunConfig(
-            batch_size=256,
+            batch_size=128,
             minutes=minutes,
-            steps_per_dispatch=40,
+            steps_per_dispatch=80,
             seed=seed + 1,
             ema_decay=0.998,
             compute=compute,
@@ -130,10 +131,10 @@ def emoji_draft_training(
             reserve_seconds=5.0,
         ),
         optimizer=OptimizerConfig(
-            learning_rate=2e-3, weight_decay=0.02, warmup_steps=150, clip_norm=1.0
+            learning_rate=1.5e-3, weight_decay=0.02, warmup_steps=150, clip_norm=1.0
         ),
-        scale_power=0.7,
-        token_noise=TokenNoiseConfig(share=0.3, strength=1.0),
+        scale_power=0.5,
+        token_noise=TokenNoiseConfig(share=0.1, strength=1.0),
         balance="class",
         class_power=0.5,
     )
@@ -159,14 +160,14 @@ def emoji_distillation(
             reserve_seconds=8.0,
         ),
         optimizer=OptimizerConfig(
-            learning_rate=1e-3, weight_decay=0.0, warmup_steps=50, clip_norm=1.0
+            learning_rate=1.5e-3, weight_decay=0.0, warmup_steps=50, clip_norm=1.0
         ),
         sampling=sampling,
-        cfg_range=(0.5, 3.0),
+        cfg_range=(1.0, 4.0),
         own_share=0.6,
         own_samples=4032,
         sample_batch=144,
-        scale_power=0.7,
+        scale_power=0.5,
         measured=288,
         balance="class",
         class_power=0.5,

@@ -26,6 +26,8 @@ class DistillConfig:
       sample_batch: pictures drawn in one program call.
       cross_entropy: weight of the ordinary loss on the tokens, without guidance.
       temperature: of both distributions in the divergence.
+      filtered: the target's distribution is the one that it samples from, after top-k and top-p;
+        else the whole one.
       scale_power: weight of the scales, see ``VARTrainingConfig``.
       measured: pictures on which agreement is measured before and after.
       balance: how often pictures are drawn, see ``training.balance``.
@@ -44,6 +46,7 @@ class DistillConfig:
     sample_batch: int = 128
     cross_entropy: float = 0.0
     temperature: float = 1.0
+    filtered: bool = True
     scale_power: float = 1.0
     measured: int = 128
     balance: str = "none"

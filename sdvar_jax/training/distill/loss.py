@@ -56,8 +56,8 @@ def divergence(target: jax.Array, draft: jax.Array, temperature: float = 1.0) ->
     """KL(target || draft) of each token in nats.
 
     Args:
-      target: logits float32 [batch, length, vocab].
-      draft: likewise.
+      target: logits float32 [batch, length, vocab]; -inf where a token cannot come.
+      draft: logits, all finite.
       temperature: of both.
 
     Returns:
@@ -66,7 +66,9 @@ def divergence(target: jax.Array, draft: jax.Array, temperature: float = 1.0) ->
     chex.assert_equal_shape([target, draft])
     log_target = jax.nn.log_softmax(target / temperature, axis=-1)
     log_draft = jax.nn.log_softmax(draft / temperature, axis=-1)
-    return jnp.sum(jnp.exp(log_target) * (log_target - log_draft), axis=-1)
+    possible = jnp.isfinite(log_target)
+    ratio = jnp.where(possible, log_target, 0.0) - log_draft
+    return jnp.sum(jnp.where(possible, jnp.exp(log_target) * ratio, 0.0), axis=-1)
 
 
 def strengths_by_position(

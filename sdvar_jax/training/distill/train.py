@@ -18,7 +18,7 @@ from sdvar_jax.checkpoint import check_compatible, check_draft
 from sdvar_jax.config.validation import require
 from sdvar_jax.data import ImageSource
 from sdvar_jax.models import VAR, VQVAE
-from sdvar_jax.sampling import guidance_by_scale
+from sdvar_jax.sampling import filter_logits, guidance_by_scale
 from sdvar_jax.training.balance import sampling_weights
 from sdvar_jax.training.distill.agreement import measure_agreement
 from sdvar_jax.training.distill.config import DistillConfig
@@ -70,6 +70,8 @@ def distill_task(
     if config.sampling.guidance_until is not None:
         shape = np.where(np.arange(len(shape)) < config.sampling.guidance_until, shape, 0.0)
     low, high = config.strengths
+    sampling = config.sampling
+    filtering = config.filtered and (sampling.top_k > 0 or sampling.top_p > 0)
 
     def loss(
         params: Params, extra: Any, batch: Mapping[str, jax.Array], key: jax.Array, frozen: Any
@@ -84,6 +86,9 @@ def distill_task(
         wanted, _ = guided_logits(
             teacher, labels, inputs, strengths, attention=attention, scan=config.scan
         )
+        if filtering:
+            top_k, top_p = jnp.asarray(sampling.top_k), jnp.asarray(sampling.top_p)
+            wanted = filter_logits(wanted, top_k, top_p, "search")
         wanted = jax.lax.stop_gradient(wanted)
         made, plain = guided_logits(
             student,

@@ -10,14 +10,14 @@ from flax import nnx
 from training_models import PYRAMID, VAR_CONFIG, lively_var
 
 from sdvar_jax.errors import SdvarError
-from sdvar_jax.sampling import SamplingConfig, guidance_by_scale, gumbel_noise
+from sdvar_jax.sampling import SamplingConfig, filter_logits, guidance_by_scale, gumbel_noise
 from sdvar_jax.training import DistillConfig, OptimizerConfig, RunConfig, distill
 from sdvar_jax.training.distill import measure_agreement
 from sdvar_jax.training.distill.loss import divergence, guided_logits, strengths_by_position
 from sdvar_jax.training.drawing import balanced_labels, draw_samples
 from sdvar_jax.training.var.tokens import inputs_of_tokens
 
-SAMPLING = SamplingConfig(cfg=1.0, top_k=0, top_p=0.0)
+SAMPLING = SamplingConfig(cfg=1.0, top_k=20, top_p=0.0)
 CONFIG = DistillConfig(
     run=RunConfig(batch_size=16, steps=60, steps_per_dispatch=30, ema_decay=0.5),
     optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=4, weight_decay=0.0),
@@ -82,7 +82,8 @@ def test_agreement_is_given_the_targets_own_scales(target, draft, vqvae):
         draft, jnp.asarray(labels), inputs, strengths, attention="xla"
     )
     noise = gumbel_noise(jnp.uint32(3), jnp.arange(4), jnp.arange(PYRAMID.total_length), 24)
-    agreed = np.asarray(jnp.argmax(logits + noise, axis=-1)) == drawn
+    filtered = filter_logits(logits, SAMPLING.top_k, SAMPLING.top_p)
+    agreed = np.asarray(jnp.argmax(filtered + noise, axis=-1)) == drawn
     assert got["tokens"] == pytest.approx(agreed.mean())
     assert got["scales_by_scale"][1] == pytest.approx(agreed[:, 1:5].all(axis=1).mean())
 
@@ -104,6 +105,17 @@ def test_divergence_is_zero_for_equal_and_positive_for_other_distributions():
     wanted = (p * np.log(p / q)).sum(axis=-1)
     np.testing.assert_allclose(divergence(first, second, 2.0), wanted, rtol=1e-4)
     assert (wanted > 0).all()
+
+
+def test_divergence_from_a_filtered_target_takes_only_what_can_come():
+    rng = np.random.default_rng(0)
+    target, draft = (jnp.asarray(rng.standard_normal((1, 1, 5)), jnp.float32) for _ in range(2))
+    target = target.at[..., 2:].set(-jnp.inf)
+    p, q = (np.asarray(jax.nn.softmax(logits))[0, 0] for logits in (target, draft))
+    wanted = (p[:2] * np.log(p[:2] / q[:2])).sum()
+    value, gradient = jax.value_and_grad(lambda draft: divergence(target, draft).sum())(draft)
+    assert float(value) == pytest.approx(wanted, rel=1e-4)
+    np.testing.assert_allclose(gradient[0, 0], q - p, atol=1e-5)
 
 
 def test_models_of_other_classes_are_refused(tokens, vqvae, target):
