@@ -16,11 +16,18 @@ Lower = Callable[[], tuple[Any, dict[str, Any]]]
 class CompileAhead:
     """Compiles on a pool of threads: lowering is Python's work and serial, compiling is not."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, tell: Callable[[str, Program], None] | None = None) -> None:
+        """Starts the pool.
+
+        Args:
+          threads: programs compiled at once.
+          tell: called with the name of each program and itself once it is compiled.
+        """
+        self._tell = tell or (lambda name, program: None)
         self._pool = concurrent.futures.ThreadPoolExecutor(threads)
         self._futures: dict[Hashable, concurrent.futures.Future[Program]] = {}
 
-    def submit(self, key: Hashable, lower: Lower) -> None:
+    def submit(self, key: Hashable, lower: Lower, name: str = "") -> None:
         """Lowers now and leaves compiling to the pool; a key that is known is left alone."""
         if key in self._futures:
             return
@@ -31,7 +38,9 @@ class CompileAhead:
         def compiled() -> Program:
             start = time.perf_counter()
             executable = lowered.compile()
-            return Program(executable, fixed, seconds, time.perf_counter() - start)
+            program = Program(executable, fixed, seconds, time.perf_counter() - start)
+            self._tell(name, program)
+            return program
 
         self._futures[key] = self._pool.submit(compiled)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sdvar_jax.config.validation import require
 from sdvar_jax.decoding import Decoder, DraftOnly, Handoff, TargetOnly
-from sdvar_jax.decoding.speculative import Match, Residual, Speculative
+from sdvar_jax.decoding.speculative import Exact, Match, Residual, Speculative
 
 TARGET = "target"
 GROUPS = ("target", "draft", "exact", "until", "match", "refine", "handoff", "residual", "more")
@@ -27,13 +27,24 @@ class Row:
       name: as the table calls it.
       group: one of ``GROUPS``.
       decoder: what is compiled in.
-      threshold: the acceptance rule's dial; rows that differ in it alone share a program.
+      threshold: the acceptance rule's dial.
     """
 
     name: str
     group: str
     decoder: Decoder
     threshold: float = 1.0
+
+    @property
+    def program(self) -> Decoder:
+        """What is compiled. Rows of equal programs share one.
+
+        The exact rule is the rule ``match`` at a threshold of 1 under shared noise, and the
+        threshold is not compiled in.
+        """
+        if isinstance(self.decoder, Speculative) and self.decoder.accept == Exact():
+            return dataclasses.replace(self.decoder, accept=Match())
+        return self.decoder
 
     def fixed_target_calls(self, scales: int) -> int | None:
         """Target calls of a decoder that always makes as many; None where they vary."""
@@ -75,11 +86,17 @@ def table_rows(scales: int, groups: Sequence[str] | None = None) -> tuple[Row, .
     rows += [_handoff(entry, order) for entry in entries for order in _ORDERS]
     residual = Speculative(gamma=most, accept=Residual())
     rows.append(Row(f"residual, gamma {most}", "residual", residual))
-    if 7 in until:
-        relaxed = Speculative(gamma=7, accept=Match(), check_until=7)
+    # These come with no program of their own.
+    for stop in until:
+        relaxed = Speculative(gamma=stop, accept=Match(), check_until=stop)
         rows += [
-            Row(f"match {t:g} up to scale 7, then draft", "more", relaxed, t) for t in (0.5, 0.7)
+            Row(f"match {t:g} up to scale {stop}, then draft", "more", relaxed, t)
+            for t in (0.5, 0.7)
         ]
+    rows += [
+        Row(f"match 0.5, gamma {g}", "more", Speculative(gamma=g, accept=Match()), 0.5)
+        for g in gammas[1:]
+    ]
     if scales > 3:
         rows.append(dataclasses.replace(_until(3), group="more"))
         rows += [dataclasses.replace(_handoff(3, order), group="more") for order in _ORDERS]

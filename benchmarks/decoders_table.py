@@ -79,7 +79,7 @@ class Table:
         )
         config = self.pipeline.target.config
         self.pyramid = config.pyramid
-        self.compiler = CompileAhead(options.threads)
+        self.compiler = CompileAhead(options.threads, self._compiled)
         self.data = self.compiler.background(self._read_data)
         per_class = -(-options.samples // config.num_classes)
         self.labels = np.tile(np.arange(config.num_classes, dtype=np.int32), per_class)
@@ -121,13 +121,13 @@ class Table:
     def lower_tokens(self, row: Row, batch: int) -> tuple[Any, dict[str, Any]]:
         """The program of a decoder's tokens, lowered."""
         request, _ = next(self.requests(batch, 0, row.threshold))
-        definitions, weights = _definitions_and_weights(self.pipeline, row.decoder)
-        compiled_in = self.pipeline.prepare(row.decoder, self.sampling, row.threshold)
+        definitions, weights = _definitions_and_weights(self.pipeline, row.program)
+        compiled_in = self.pipeline.prepare(row.program, self.sampling, row.threshold)
         lowered = self.pipeline._tokens_program.lower(
             definitions=definitions,
             weights=weights,
             request=request,
-            decoder=row.decoder,
+            decoder=row.program,
             sampling=compiled_in,
         )
         return lowered, {"weights": weights}
@@ -151,13 +151,19 @@ class Table:
         """Compiles what fits in its share of the time."""
         batches = sorted(self.options.batch, reverse=True)
         for batch in batches:
-            self.compiler.submit(("images", batch), functools.partial(self.lower_images, batch))
+            self.compiler.submit(
+                ("images", batch),
+                functools.partial(self.lower_images, batch),
+                f"pictures, batch {batch}",
+            )
         for row in rows:
             if self._past(_LOWERING) and row.group != TARGET:
                 break
             for batch in batches:
                 self.compiler.submit(
-                    (row.decoder, batch), functools.partial(self.lower_tokens, row, batch)
+                    (row.program, batch),
+                    functools.partial(self.lower_tokens, row, batch),
+                    f"{row.name}, batch {batch}",
                 )
         lowered = self.budget.elapsed
         limit = self.options.budget
@@ -165,13 +171,27 @@ class Table:
         print(f"lowered in {lowered:.0f} s, compiled after {self.budget.elapsed:.0f} s", flush=True)
         self.results.context["compiled_after_seconds"] = self.budget.elapsed
 
+    def _compiled(self, name: str, program: Program) -> None:
+        """Tells that a program is ready."""
+        self.results.add(
+            "compiled",
+            what=name,
+            lower_seconds=program.lower_seconds,
+            compile_seconds=program.compile_seconds,
+        )
+        print(
+            f"[{self.budget.elapsed:.0f} s] {name}: lowered in {program.lower_seconds:.1f} s, "
+            f"compiled in {program.compile_seconds:.1f} s",
+            flush=True,
+        )
+
     def _past(self, share: float) -> bool:
         limit = self.options.budget
         return limit is not None and self.budget.elapsed > share * limit
 
     def run(self, row: Row, batch: int, seed: int, *, pictures: bool) -> Runs | None:
         """Runs one decoder over all its requests, each call timed; None without a program."""
-        program: Program | None = self.compiler.get((row.decoder, batch))
+        program: Program | None = self.compiler.get((row.program, batch))
         images_program: Program | None = self.compiler.get(("images", batch))
         if program is None or images_program is None:
             return None
@@ -213,7 +233,7 @@ class Table:
     def memory(self, row: Row, batch: int) -> int | None:
         """Bytes on the device while a decoder runs: all weights, and the larger program's work."""
         work = []
-        for key in ((row.decoder, batch), ("images", batch)):
+        for key in ((row.program, batch), ("images", batch)):
             program = self.compiler.get(key)
             if program is None or program.memory_bytes is None:
                 return None
@@ -257,7 +277,7 @@ class Table:
                 "accepted_by_scale": statistics.accepted_scales_per_scale.tolist(),
                 "drafted_by_scale": statistics.draft_scales_per_scale.tolist(),
             }
-        program = self.compiler.get((row.decoder, batch))
+        program = self.compiler.get((row.program, batch))
         assert program is not None
         low, high = np.quantile(runs.seconds, (0.25, 0.75))
         found |= {

@@ -3,7 +3,10 @@
 import threading
 import types
 
+import jax
+import numpy as np
 import pytest
+from flax import nnx
 
 from benchmarks.compile_ahead import CompileAhead
 from benchmarks.decoder_rows import GROUPS, table_rows
@@ -19,10 +22,33 @@ class TestRows:
         assert [row.name for row in rows[:3]] == ["target", "draft", "exact, gamma 9"]
         assert len({row.name for row in rows}) == len(rows)
 
-    def test_thresholds_share_a_program(self):
+    def test_exact_and_match_of_all_thresholds_share_a_program(self):
         match = table_rows(10, ["match"])[1:]
         assert [row.threshold for row in match] == [0.5, 0.7, 0.9]
-        assert len({row.decoder for row in match}) == 1
+        exact = table_rows(10, ["exact"])[1]
+        assert (exact.name, exact.threshold) == ("exact, gamma 9", 1.0)
+        assert {row.program for row in (*match, exact)} == {exact.program}
+        assert exact.program != exact.decoder
+
+    def test_the_program_of_exact_rows_does_what_exact_does(self):
+        from small_models import small_model, small_target, small_vqvae
+
+        from sdvar_jax.pipeline import Pipeline
+
+        target, other = small_target(), small_model(small_target().config, 4)
+        graph, state = nnx.split(target)
+        near = jax.tree.map(lambda a, b: a + 0.1 * (b - a), state, nnx.state(other))
+        pipeline = Pipeline(target, small_vqvae(), nnx.merge(graph, near))
+        row = table_rows(3, ["exact"])[1]
+        own, shared = (
+            pipeline.sample([1, 7, 3], decoder=decoder, threshold=row.threshold)
+            for decoder in (row.decoder, row.program)
+        )
+        for ours, theirs in zip(own.tokens, shared.tokens, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert own.statistics.to_dict() == shared.statistics.to_dict()
+        assert own.statistics.num_accepted_scales > 0
+        assert own.statistics.rejected_scales_per_scale.sum() > 0
 
     def test_the_target_is_always_there(self):
         assert [row.name for row in table_rows(10, ["draft"])] == ["target", "draft"]
@@ -55,10 +81,12 @@ def lowered(compile_it):
 
 class TestCompileAhead:
     def test_programs_are_found_by_their_key_and_lowered_once(self):
-        compiler = CompileAhead(2)
-        compiler.submit("a", lowered(lambda: "first"))
-        compiler.submit("a", lowered(lambda: "second"))
+        told = []
+        compiler = CompileAhead(2, lambda name, program: told.append((name, program.executable)))
+        compiler.submit("a", lowered(lambda: "first"), "A")
+        compiler.submit("a", lowered(lambda: "second"), "A again")
         compiler.settle(10)
+        assert told == [("A", "first")]
         assert compiler.get("a").executable == "first"
         assert compiler.get("a").fixed == {"weights": 1}
         assert compiler.get("b") is None
