@@ -109,7 +109,7 @@ COMMANDS = (
         "evaluate",
         "sdvar_jax.cli.evaluate",
         "evaluate",
-        "Make many pictures with any decoder and measure how good they are.",
+        "Make many pictures and measure how good they are.",
         TRAINING,
     ),
 )

@@ -197,7 +197,7 @@ def evaluate(
     quiet: QuietOption = False,
     **decoding: Any,
 ) -> None:
-    """Make many pictures with any decoder and measure how good they are.
+    """Make many pictures and measure how good they are.
 
     sdvar evaluate --count 50 --data emoji64.sdvar --decoder speculative --gamma 9
 
