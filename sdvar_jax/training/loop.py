@@ -269,9 +269,10 @@ class _Watch:
             # Details (of each scale, say) are for the files.
             told = ", ".join(f"{name} {v:.4g}" for name, v in values.items() if "/" not in name)
             self._shown.note(f"step {step}, held out: {told}")
-        if self._observers.picture is not None and self._now("pictures", step, total):
+        if self._output is None or self._observers.picture is None:
+            return  # a picture that is not kept is not worth its time
+        if self._now("pictures", step, total):
             picture = self._observers.picture(observed(state))
             self._writer.picture(step, "pictures", picture)
-            if self._output is not None:
-                directory = ensure_directory(self._output / "pictures")
-                save_png(picture, directory / f"step_{step:07d}.png")
+            directory = ensure_directory(self._output / "pictures")
+            save_png(picture, directory / f"step_{step:07d}.png")

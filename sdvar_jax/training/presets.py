@@ -100,6 +100,7 @@ def emoji_target_training(
             ema_decay=0.999,
             compute=compute,
             evaluations=4,
+            pictures=2,
             warm_observers=True,
             reserve_seconds=8.0,
         ),
