@@ -47,7 +47,6 @@ def test_every_option_reaches_the_decoder():
         commit=choices.Commit.DRAFT,
         bonus=False,
         recycle=True,
-        refine=2,
         check_until=3,
         progress=choices.BatchProgress.MINIMUM,
         trace=True,
@@ -58,11 +57,15 @@ def test_every_option_reaches_the_decoder():
         commit="draft",
         bonus=False,
         recycle=True,
-        refine=2,
         check_until=3,
         progress="minimum",
         trace=True,
     )
+
+
+def test_a_refinement_keeps_the_targets_tokens():
+    options = DecoderOptions(decoder=choices.DecoderName.SPECULATIVE, refine=2)
+    assert options.build(draft_named=True) == Speculative(refine=2)
 
 
 def test_options_of_rules_and_handoffs():
