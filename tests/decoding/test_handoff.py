@@ -123,7 +123,7 @@ SCALES = PYRAMID.num_scales
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_at_its_ends_it_is_one_model_alone(order):
-    models, request = tiny_models(), tiny_request((0, 3), 2)
+    models, request = tiny_models(), tiny_request((0, 3, 1), 2)
     first, second = (TargetOnly(), DraftOnly())
     if order == "draft-target":
         first, second = second, first
@@ -137,7 +137,7 @@ def test_at_its_ends_it_is_one_model_alone(order):
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_second_model_goes_on_as_if_it_had_made_the_scales_before(order):
     """Given from outside, the first model's scales lead the second alone to the same picture."""
-    models, request = tiny_models(), tiny_request((0, 3), 2)
+    models, request = tiny_models(), tiny_request((0, 3, 1), 2)
     made = decode(Handoff(1, order), models, request)
     forced = np.zeros(made.tokens.shape, bool)
     forced[:, :1] = True
@@ -147,7 +147,7 @@ def test_the_second_model_goes_on_as_if_it_had_made_the_scales_before(order):
 
 
 def test_a_draft_that_is_the_target_changes_nothing():
-    models, request = tiny_models(0.0), tiny_request((0, 3), 2)
+    models, request = tiny_models(0.0), tiny_request((0, 3, 1), 2)
     made = decode(Handoff(1), models, request)
     np.testing.assert_array_equal(made.tokens, decode(TargetOnly(), models, request).tokens)
 

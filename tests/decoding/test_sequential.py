@@ -75,11 +75,11 @@ def test_greedy_decoding_without_the_unconditional_half():
 
 def smooth(seed=0, **options):
     sampling = TokenSampling(guided_until=3, more_smooth=True)
-    return decode(TargetOnly(), tiny_models(), tiny_request((0, 1), seed, **options), sampling)
+    return decode(TargetOnly(), tiny_models(), tiny_request((0, 1, 2), seed, **options), sampling)
 
 
 def test_more_smooth_feeds_mixtures_on():
-    made, plain = smooth(), decode(TargetOnly(), tiny_models(), tiny_request((0, 1)))
+    made, plain = smooth(), decode(TargetOnly(), tiny_models(), tiny_request((0, 1, 2)))
     # The first scale is drawn before anything is mixed; f_hat after it already differs.
     np.testing.assert_array_equal(made.tokens[:, :1], plain.tokens[:, :1])
     assert np.abs(made.f_hats[1] - plain.f_hats[1]).max() > 1e-3
@@ -87,7 +87,7 @@ def test_more_smooth_feeds_mixtures_on():
 
 
 def test_more_smooth_never_smooths_tokens_given_from_outside():
-    plain = decode(TargetOnly(), tiny_models(), tiny_request((0, 1)))
+    plain = decode(TargetOnly(), tiny_models(), tiny_request((0, 1, 2)))
     forced = ForcedTokens(tokens=plain.tokens, forced=np.ones(plain.tokens.shape, bool))
     made = smooth(forced=forced)
     np.testing.assert_array_equal(made.tokens, plain.tokens)

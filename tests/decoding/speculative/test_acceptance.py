@@ -213,7 +213,7 @@ def test_rules_have_names():
 class Likely(AcceptanceRule):
     """A user's rule: the target gives the drafted token a probability of at least ``least``."""
 
-    least: float = 0.0
+    least: float = 0.1
     name = "likely"
 
     def score(self, check):
@@ -224,11 +224,13 @@ class Likely(AcceptanceRule):
 
 def test_a_rule_of_the_users_own(monkeypatch):
     monkeypatch.setitem(RULES, "likely", Likely)
-    request, models = tiny_request((0, 1), 3), tiny_models(1.0)
+    decoder = Speculative(gamma=2, accept=acceptance_rule("likely", least=2.0))
+    models = tiny_models(1.0)
     lax, strict = (
-        decode(Speculative(gamma=2, accept=acceptance_rule("likely", least=least)), models, request)
-        for least in (0.0, 2.0)
+        decode(decoder, models, tiny_request((0, 1, 2), 3, threshold=threshold))
+        for threshold in (0.0, 1.0)
     )
     assert lax.counters.rejected.sum() == 0
     assert strict.counters.accepted.sum() == 0
-    np.testing.assert_array_equal(strict.tokens, decode(TargetOnly(), models, request).tokens)
+    alone = decode(TargetOnly(), models, tiny_request((0, 1, 2), 3))
+    np.testing.assert_array_equal(strict.tokens, alone.tokens)

@@ -139,12 +139,24 @@ def test_no_draft_costs_more_calls_than_scales(distance):
             assert made.counters.target_calls <= SCALES
 
 
+def test_going_back_to_the_slowest_sample_never_saves_a_call():
+    calls = {"per-sample": 0, "minimum": 0}
+    for seed in range(40):
+        request, made = tiny_request((0, 1, 2), seed), {}
+        for progress in calls:
+            decoder = Speculative(gamma=2, bonus=False, progress=progress)
+            made[progress] = decode(decoder, tiny_models(0.1), request).counters.target_calls
+            calls[progress] += made[progress]
+        assert made["per-sample"] <= made["minimum"]
+    assert calls["per-sample"] < calls["minimum"]
+
+
 @pytest.mark.parametrize("calls", [1, 2])
 def test_a_refinement_makes_at_most_as_many_calls(calls):
     decoder = Speculative(refine=calls)
     exact = Speculative(refine=SCALES)
     for seed in range(10):
-        models, request = tiny_models(0.1), tiny_request((0, 1), seed)
+        models, request = tiny_models(0.1), tiny_request((0, 1, 2), seed)
         made = decode(decoder, models, request)
         assert made.counters.target_calls <= calls
         alone = decode(TargetOnly(), models, request).tokens
@@ -282,15 +294,15 @@ def test_tracing_changes_nothing_and_is_off_by_default():
 
 
 def relaxed(threshold, seed=0, **options):
-    request = tiny_request((0, 1), seed, threshold=threshold)
+    request = tiny_request((0, 1, 2), seed, threshold=threshold)
     return decode(Speculative(gamma=2, accept=Match(), **options), tiny_models(1.0), request)
 
 
 def test_the_dial_of_a_relaxed_rule_reaches_from_the_draft_to_the_target():
-    models, request = tiny_models(1.0), tiny_request((0, 1))
+    models, request = tiny_models(1.0), tiny_request((0, 1, 2))
     lax, strict = (relaxed(threshold, commit="draft", bonus=False) for threshold in (0.0, 1.0))
     assert lax.counters.rejected.sum() == 0
-    assert lax.counters.accepted.sum() == 2 * SCALES
+    assert lax.counters.accepted.sum() == 3 * SCALES
     assert strict.counters.rejected.sum() > 0
     np.testing.assert_array_equal(strict.tokens, decode(TargetOnly(), models, request).tokens)
     np.testing.assert_array_equal(lax.tokens, decode(DraftOnly(), models, request).tokens)
@@ -311,11 +323,11 @@ def test_committing_the_targets_tokens_corrects_accepted_scales():
     assert lax.counters.rejected.sum() == 0
     assert (lax.tokens != relaxed(0.0, commit="draft", bonus=False).tokens).any()
     first = slice(0, 1)
-    alone = decode(TargetOnly(), tiny_models(1.0), tiny_request((0, 1)))
+    alone = decode(TargetOnly(), tiny_models(1.0), tiny_request((0, 1, 2)))
     np.testing.assert_array_equal(lax.tokens[:, first], alone.tokens[:, first])
 
 
 def test_a_lax_rule_never_commits_what_nobody_proposed():
     decoder = Speculative(gamma=SCALES, accept=Match(), commit="draft", self_speculative=True)
-    made = decode(decoder, tiny_models(), tiny_request((0, 1), threshold=0.0))
+    made = decode(decoder, tiny_models(), tiny_request((0, 1, 2), threshold=0.0))
     assert made.tokens.min() >= 0
