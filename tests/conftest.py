@@ -4,6 +4,7 @@ Everything JAX needs is set through environment variables before JAX is imported
 for programs that tests start as well.
 """
 
+import gc
 import importlib.util
 import os
 import sys
@@ -75,6 +76,21 @@ def _use_compilation_cache_of_the_tests(config):
     config.addinivalue_line(
         "filterwarnings", "ignore:Error (reading|writing) persistent compilation cache entry"
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    """Collects without garbage collection.
+
+    Early versions of Python 3.11 fail with "AST constructor recursion depth mismatch" where it runs
+    a callback (JAX registers one) while a test file is being parsed.
+    """
+    del session
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config, items):
