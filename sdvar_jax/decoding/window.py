@@ -243,8 +243,15 @@ def draw_tokens(
     Returns:
       int32 [batch, length].
     """
+    return draw_filtered(filtered(logits, request, sampling), request, pyramid, window)
+
+
+def draw_filtered(
+    logits: jax.Array, request: Request, pyramid: ScalePyramid, window: Window
+) -> jax.Array:
+    """As ``draw_tokens``, from logits that are filtered already."""
     noise = window_noise(request, pyramid, window, logits.shape[-1])
-    tokens = jnp.argmax(filtered(logits, request, sampling) + noise, axis=-1).astype(jnp.int32)
+    tokens = jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
     return apply_forced(tokens, request, pyramid, window)
 
 

@@ -11,7 +11,14 @@ from sdvar_jax.decoding.speculative.commit import Verdict, commit
 from sdvar_jax.decoding.speculative.run import SpeculativeRun
 from sdvar_jax.decoding.speculative.state import DecodingState
 from sdvar_jax.decoding.speculative.windows import CheckWindow
-from sdvar_jax.decoding.window import apply_forced, filtered, forward_window, window_noise
+from sdvar_jax.decoding.window import (
+    Window,
+    apply_forced,
+    draw_filtered,
+    filtered,
+    forward_window,
+    split_by_scale,
+)
 from sdvar_jax.sampling import gumbel_noise, uniform_noise
 from sdvar_jax.sampling.noise import RESIDUAL_STREAM
 
@@ -36,8 +43,6 @@ def _what_the_target_saw(
     stop = pyramid.offsets[checked.drafted_stop]
     positions = jnp.arange(start, stop, dtype=jnp.int32)
     target_filtered = filtered(logits, request, run.sampling)
-    noise = window_noise(request, pyramid, window, logits.shape[-1])
-    drawn = jnp.argmax(target_filtered + noise, axis=-1).astype(jnp.int32)
     draft_logits = None if state.draft_logits is None else state.draft_logits[:, start:stop]
     random = run.rule.needs_randomness
     vocab = logits.shape[-1]
@@ -45,7 +50,7 @@ def _what_the_target_saw(
         draft_tokens=state.tokens[:, start:stop],
         target_logits=logits,
         target_filtered=target_filtered,
-        target_tokens=apply_forced(drawn, request, pyramid, window),
+        target_tokens=draw_filtered(target_filtered, request, pyramid, window),
         draft_logits=draft_logits,
         draft_filtered=(
             None if draft_logits is None else filtered(draft_logits, request, run.sampling)
@@ -66,14 +71,16 @@ def _judge(run: SpeculativeRun, check: Check, checked: CheckWindow) -> Verdict:
         return Verdict(passed=jnp.zeros((batch, 0), bool), tokens=check.target_tokens)
     scores = run.rule.score(check).astype(jnp.float32)  # [batch, drafted positions]
     tokens = run.rule.tokens(check)
-    offsets, start = run.pyramid.offsets, checked.window.start
+    drafted = Window(checked.window.start, checked.drafted_stop)
     passed = []
-    for scale in range(start, checked.drafted_stop):
-        place = slice(offsets[scale] - offsets[start], offsets[scale + 1] - offsets[start])
-        total = jnp.sum(scores[:, place], axis=1)
-        count = run.pyramid.lengths[scale]
+    for points, proposals in zip(
+        split_by_scale(scores, run.pyramid, drafted),
+        split_by_scale(check.draft_tokens, run.pyramid, drafted),
+        strict=True,
+    ):
+        total, count = jnp.sum(points, axis=1), points.shape[1]
         # Where nothing was proposed nothing passes, however lax the rule.
-        proposed = check.draft_tokens[:, place.start] != NO_TOKEN
+        proposed = proposals[:, 0] != NO_TOKEN
         passed.append(proposed & run.rule.passes(total, count, run.request.threshold))
     tokens = apply_forced(tokens, run.request, run.pyramid, checked.window)
     return Verdict(passed=jnp.stack(passed, axis=1), tokens=tokens)

@@ -24,6 +24,7 @@ from sdvar_jax.decoding.speculative.state import (
     Trace,
 )
 from sdvar_jax.decoding.speculative.windows import CheckWindow
+from sdvar_jax.decoding.window import split_by_scale
 
 
 class Verdict(struct.PyTreeNode):
@@ -66,8 +67,7 @@ def commit(
     """
     window, pyramid = checked.window, run.pyramid
     batch = state.tokens.shape[0]
-    place = pyramid.window(window.start, window.stop)
-    chex.assert_shape(verdict.tokens, (batch, place.stop - place.start))
+    chex.assert_shape(verdict.tokens, (batch, len(window.positions(pyramid))))
     chex.assert_shape(verdict.passed, (batch, checked.drafted))
 
     boundary = accepted_scales(state, checked, verdict.passed)  # [batch]
@@ -83,10 +83,10 @@ def commit(
     tokens, f_hats, makers = state.tokens, state.f_hats, state.counters.makers
     first_changed = jnp.asarray(checked.drafted_stop, jnp.int32)
     agreed = []
-    for scale in reversed(window.scales):
+    by_scale = zip(window.scales, split_by_scale(verdict.tokens, pyramid, window), strict=True)
+    for scale, of_target in reversed(list(by_scale)):
         here = pyramid.window(scale, scale + 1)
         proposed = state.tokens[:, here]
-        of_target = verdict.tokens[:, here.start - place.start : here.stop - place.start]
         was_final = (scale < state.progress)[:, None]  # [batch, 1]
         keeps_draft = was_final
         if run.commit_draft:
