@@ -26,7 +26,7 @@ from benchmarks.budget import Budget
 from benchmarks.command import positive, run_command, run_context, sampling_config
 from benchmarks.compile_ahead import CompileAhead
 from benchmarks.decoder_rows import GROUPS, TARGET, Row, table_rows
-from benchmarks.programs import Program, _definitions_and_weights
+from benchmarks.programs import Program
 from benchmarks.results import Results, markdown_table
 from sdvar_jax.data import load_dataset
 from sdvar_jax.decoding import Request, make_request
@@ -121,7 +121,7 @@ class Table:
     def lower_tokens(self, row: Row, batch: int) -> tuple[Any, dict[str, Any]]:
         """The program of a decoder's tokens, lowered."""
         request, _ = next(self.requests(batch, 0, row.threshold))
-        definitions, weights = _definitions_and_weights(self.pipeline, row.program)
+        definitions, weights = self.pipeline._models_for(row.program)
         compiled_in = self.pipeline.prepare(row.program, self.sampling, row.threshold)
         lowered = self.pipeline._tokens_program.lower(
             definitions=definitions,
@@ -239,7 +239,7 @@ class Table:
                 return None
             analysis = program.executable.memory_analysis()
             work.append(program.memory_bytes - analysis.argument_size_in_bytes)
-        _, weights = _definitions_and_weights(self.pipeline, row.decoder)
+        _, weights = self.pipeline._models_for(row.decoder)
         held = sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
         # What the pictures are made from stays while they are made.
         f_hats = self.compiler.get(("images", batch)).executable.memory_analysis()

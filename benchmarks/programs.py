@@ -76,21 +76,11 @@ def compile_program(
     return Program(executable, fixed, middle - start, time.perf_counter() - middle)
 
 
-def _definitions_and_weights(pipeline: Pipeline, decoder: Decoder) -> tuple[Any, Any]:
-    if decoder.needs_draft:
-        return pipeline._definitions, pipeline._weights
-    # As the pipeline does: a draft that is not used is no part of the program.
-    return (
-        dataclasses.replace(pipeline._definitions, draft=None),
-        pipeline._weights.replace(draft=None),
-    )
-
-
 def whole_program(
     pipeline: Pipeline, decoder: Decoder, sampling: SamplingConfig, request: Request
 ) -> Program:
     """From class labels to tokens and images, as ``Pipeline.sample`` runs it."""
-    definitions, weights = _definitions_and_weights(pipeline, decoder)
+    definitions, weights = pipeline._models_for(decoder)
     compiled_in = pipeline.prepare(decoder, sampling, float(request.threshold))
     static = {"definitions": definitions, "decoder": decoder, "sampling": compiled_in}
     return compile_program(pipeline._one_program, static, {"weights": weights}, request=request)
@@ -100,7 +90,7 @@ def tokens_program(
     pipeline: Pipeline, decoder: Decoder, sampling: SamplingConfig, request: Request
 ) -> Program:
     """From class labels to tokens alone."""
-    definitions, weights = _definitions_and_weights(pipeline, decoder)
+    definitions, weights = pipeline._models_for(decoder)
     compiled_in = pipeline.prepare(decoder, sampling, float(request.threshold))
     static = {"definitions": definitions, "decoder": decoder, "sampling": compiled_in}
     return compile_program(pipeline._tokens_program, static, {"weights": weights}, request=request)

@@ -280,7 +280,9 @@ class Pipeline:
             decoded, images = self._run(
                 self._place(request), decoder, compiled_in, timings, measure
             )
-            parts.append((jax.device_get(decoded), np.asarray(images), size))
+            # Nothing on the host asks for f_hat, by far the largest part.
+            kept = jax.device_get(decoded.replace(f_hats=None))
+            parts.append((kept, np.asarray(images), size))
             if progress is not None:
                 progress(first + size)
         return self._result(parts, labels_array, timings)
@@ -298,6 +300,13 @@ class Pipeline:
         )
         return jax.device_put(request, spread)
 
+    def _models_for(self, decoder: Decoder) -> tuple[_Definitions, _Weights]:
+        """The models a decoder's program holds: a draft that is not used is no part of it."""
+        if decoder.needs_draft:
+            return self._definitions, self._weights
+        without = dataclasses.replace(self._definitions, draft=None)
+        return without, self._weights.replace(draft=None)
+
     def _run(
         self,
         request: Request,
@@ -307,12 +316,8 @@ class Pipeline:
         measure: bool,
     ) -> tuple[Decoded, jax.Array]:
         """One batch through the compiled program or programs."""
-        static = {"definitions": self._definitions}
-        weights = self._weights
-        if not decoder.needs_draft:
-            # A draft that is not used must not be part of the program.
-            static = {"definitions": dataclasses.replace(self._definitions, draft=None)}
-            weights = weights.replace(draft=None)
+        definitions, weights = self._models_for(decoder)
+        static = {"definitions": definitions}
         chosen = {"decoder": decoder, "sampling": sampling}
         if not measure:
             program = self._compile(
