@@ -8,16 +8,15 @@ from flax import nnx
 
 from sdvar_jax.config import DTypePolicy, VQVAEConfig
 from sdvar_jax.models.vqvae.layers import (
+    Level,
     MiddleBlock,
-    ResidualBlock,
-    SpatialAttention,
     Upsample,
     conv,
     group_norm,
 )
 
 
-class DecoderLevel(nnx.Module):
+class DecoderLevel(Level):
     """Residual blocks of one resolution, attention behind each at the lowest, then doubling."""
 
     def __init__(
@@ -31,21 +30,12 @@ class DecoderLevel(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ) -> None:
-        self.block = nnx.List(
-            ResidualBlock(in_channels if i == 0 else out_channels, out_channels, dtypes, rngs=rngs)
-            for i in range(blocks)
-        )
-        self.attn = nnx.List(
-            SpatialAttention(out_channels, dtypes, rngs=rngs) for _ in range(blocks * attention)
-        )
+        super().__init__(in_channels, out_channels, blocks, attention, dtypes, rngs=rngs)
         self.upsample = Upsample(out_channels, dtypes, rngs=rngs) if upsample else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[batch, h, w, in] -> [batch, 2h, 2w, out] ([batch, h, w, out] at full resolution)."""
-        for i, block in enumerate(self.block):
-            x = block(x)
-            if len(self.attn):
-                x = self.attn[i](x)
+        x = super().__call__(x)
         return x if self.upsample is None else self.upsample(x)
 
 

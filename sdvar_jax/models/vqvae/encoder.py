@@ -9,15 +9,14 @@ from flax import nnx
 from sdvar_jax.config import DTypePolicy, VQVAEConfig
 from sdvar_jax.models.vqvae.layers import (
     Downsample,
+    Level,
     MiddleBlock,
-    ResidualBlock,
-    SpatialAttention,
     conv,
     group_norm,
 )
 
 
-class EncoderLevel(nnx.Module):
+class EncoderLevel(Level):
     """Residual blocks of one resolution, attention behind each at the lowest, then halving."""
 
     def __init__(
@@ -31,21 +30,12 @@ class EncoderLevel(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ) -> None:
-        self.block = nnx.List(
-            ResidualBlock(in_channels if i == 0 else out_channels, out_channels, dtypes, rngs=rngs)
-            for i in range(blocks)
-        )
-        self.attn = nnx.List(
-            SpatialAttention(out_channels, dtypes, rngs=rngs) for _ in range(blocks * attention)
-        )
+        super().__init__(in_channels, out_channels, blocks, attention, dtypes, rngs=rngs)
         self.downsample = Downsample(out_channels, dtypes, rngs=rngs) if downsample else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[batch, h, w, in] -> [batch, h/2, w/2, out] ([batch, h, w, out] at the last level)."""
-        for i, block in enumerate(self.block):
-            x = block(x)
-            if len(self.attn):
-                x = self.attn[i](x)
+        x = super().__call__(x)
         return x if self.downsample is None else self.downsample(x)
 
 

@@ -131,6 +131,36 @@ class Upsample(nnx.Module):
         return self.conv(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2))
 
 
+class Level(nnx.Module):
+    """Residual blocks of one resolution, attention behind each where asked for."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        blocks: int,
+        attention: bool,
+        dtypes: DTypePolicy,
+        *,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.block = nnx.List(
+            ResidualBlock(in_channels if i == 0 else out_channels, out_channels, dtypes, rngs=rngs)
+            for i in range(blocks)
+        )
+        self.attn = nnx.List(
+            SpatialAttention(out_channels, dtypes, rngs=rngs) for _ in range(blocks * attention)
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[batch, h, w, in] -> [batch, h, w, out]."""
+        for i, block in enumerate(self.block):
+            x = block(x)
+            if len(self.attn):
+                x = self.attn[i](x)
+        return x
+
+
 class MiddleBlock(nnx.Module):
     """Residual block, attention, residual block at the lowest resolution."""
 
