@@ -29,11 +29,19 @@ def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of ``flatten``; parts that are numbers become int keys, as NNX has them."""
+def nest(flat: Mapping[str, Any], *, int_keys: bool = True) -> dict[Any, Any]:
+    """The inverse of ``flatten``.
+
+    Args:
+      flat: dotted path -> value.
+      int_keys: parts of a path that are numbers become int keys, as NNX has them; otherwise they
+        stay names, as Orbax wants them.
+    """
     tree: dict[Any, Any] = {}
     for path, value in flat.items():
-        *parents, last = (int(part) if part.isdecimal() else part for part in path.split("."))
+        *parents, last = (
+            int(part) if int_keys and part.isdecimal() else part for part in path.split(".")
+        )
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})

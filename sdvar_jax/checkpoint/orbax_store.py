@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import type_handlers
 
-from sdvar_jax.checkpoint.assembly import flatten
+from sdvar_jax.checkpoint.assembly import flatten, nest
 from sdvar_jax.checkpoint.lazy import LazyArray
 from sdvar_jax.errors import SdvarError
 
@@ -77,7 +77,7 @@ def write_orbax(
       arrays: dotted path -> array.
       progress: called with the bytes of each array written.
     """
-    request = ocp.args.PyTreeSave(_nest_names(arrays))
+    request = ocp.args.PyTreeSave(nest(arrays, int_keys=False))
 
     def write(stop: threading.Event) -> None:
         registry = type_handlers.create_type_handler_registry(
@@ -142,7 +142,7 @@ def read_orbax(
     Raises:
       SdvarError: files are missing or damaged.
     """
-    abstract = _nest_names(wanted)
+    abstract = nest(wanted, int_keys=False)
     args = jax.tree.map(
         lambda leaf: ocp.ArrayRestoreArgs(
             dtype=leaf.dtype, sharding=leaf.sharding, global_shape=leaf.shape
@@ -214,7 +214,9 @@ class _BatchReader:
         item: dict[str, Any] = dict.fromkeys(self._stored, ocp.PLACEHOLDER)
         item.update(dict.fromkeys(paths, 0))
         args = dict.fromkeys(self._stored, ocp.RestoreArgs(restore_type=np.ndarray))
-        request = ocp.args.PyTreeRestore(_nest_names(item), restore_args=_nest_names(args))
+        request = ocp.args.PyTreeRestore(
+            nest(item, int_keys=False), restore_args=nest(args, int_keys=False)
+        )
         try:
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
                 restored = flatten(checkpointer.restore(self._directory.resolve(), args=request))
@@ -238,15 +240,3 @@ def _damaged(directory: Path, error: Exception | None) -> SdvarError:
     lines = str(error).splitlines() if error else []
     reason = lines[0][:200] if lines else "its metadata is missing"
     return SdvarError(f"the weights in {directory} are incomplete or damaged: {reason}")
-
-
-def _nest_names(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts with the parts of the paths as names (Orbax has no int keys)."""
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *parents, last = path.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return tree
