@@ -148,6 +148,7 @@ def train_vqvae(
     mesh = data_mesh() if mesh is None else mesh
     run = config.run
     model = VQVAE(config.model, run.dtypes, rngs=nnx.Rngs(run.seed))
+    observers = _observers(config, heldout)
     fitted = fit(
         "vqvae",
         vqvae_task(config),
@@ -156,7 +157,7 @@ def train_vqvae(
         run,
         config.optimizer,
         extra=jnp.zeros((config.model.vocab_size,)),
-        observers=_observers(config, heldout),
+        observers=observers,
         mesh=mesh,
         output=output,
         resume=resume,
@@ -165,10 +166,9 @@ def train_vqvae(
         progress=progress,
     )
     params = observed(fitted.state)
-    evaluate = _observers(config, heldout).evaluate
     return TrainedVQVAE(
         model=build_vqvae(config.model, params, run.dtypes),
-        heldout={} if evaluate is None else evaluate(params),
+        heldout={} if observers.evaluate is None else observers.evaluate(params),
         fit=fitted,
     )
 
