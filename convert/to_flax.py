@@ -127,7 +127,9 @@ def convert(
             raise SdvarError(f"the weights are refused; {'; '.join(problems)}")
         info = save_checkpoint(
             output,
-            **weights,
+            var=weights.get("var"),
+            vqvae=weights.get("vqvae"),
+            draft=weights.get("draft"),
             class_names=names,
             sources=described,
             storage=storage,

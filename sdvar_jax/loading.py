@@ -19,6 +19,7 @@ from sdvar_jax.checkpoint.info import PartInfo
 from sdvar_jax.config import DTypePolicy
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.labels import default_names
+from sdvar_jax.sampling.config import SamplingConfig
 
 # What only finds and describes models runs without JAX, so that it answers at once.
 if TYPE_CHECKING:
@@ -78,12 +79,19 @@ class ModelFiles:
       vqvae: the VQVAE.
       draft: the small model, or None.
       class_names: a name a class.
+      sampling: settings that the target's checkpoint names; None where it names none.
     """
 
     target: ModelPart
     vqvae: ModelPart
     draft: ModelPart | None
     class_names: tuple[str, ...]
+    sampling: SamplingConfig | None = None
+
+    @property
+    def default_sampling(self) -> SamplingConfig:
+        """Settings where the user gives none: the checkpoint's, else the package's."""
+        return SamplingConfig() if self.sampling is None else self.sampling
 
     def without_draft(self) -> ModelFiles:
         """The same, with no draft to be loaded."""
@@ -106,7 +114,7 @@ class ModelFiles:
         progress: Progress | None = None,
         **options: Any,
     ) -> Pipeline:
-        """Loads everything.
+        """Loads everything; the pipeline samples with the checkpoint's settings by default.
 
         Args:
           dtypes: of parameters and arithmetic; None as stored.
@@ -117,6 +125,7 @@ class ModelFiles:
 
         draft = None if self.draft is None else self.draft.load(dtypes, progress)
         target, vqvae = self.target.load(dtypes, progress), self.vqvae.load(dtypes, progress)
+        options = {"default_sampling": self.default_sampling, **options}
         return Pipeline(target, vqvae, draft, **options)
 
 
@@ -161,7 +170,7 @@ def find_models(
     if small is not None:
         check_draft(small.config, target.config)
     names = info.class_names or default_names(target.config.num_classes)
-    return ModelFiles(target, own_vqvae, small, names)
+    return ModelFiles(target, own_vqvae, small, names, info.sampling)
 
 
 def find_vqvae(model: StrPath = DEFAULT_MODEL) -> ModelPart:
@@ -190,7 +199,10 @@ def load_pipeline(
     dtype: str = AUTO,
     **options: Any,
 ) -> Pipeline:
-    """Loads models that are ready to sample, see ``find_models`` and ``choose_dtypes``."""
+    """Loads models that are ready to sample, see ``find_models`` and ``choose_dtypes``.
+
+    Where ``Pipeline.sample`` is given no settings, it uses those of the target's checkpoint.
+    """
     files = find_models(model, draft=draft, vqvae=vqvae)
     return files.load(choose_dtypes(dtype), **options)
 

@@ -143,6 +143,7 @@ class Pipeline:
       target: the large model.
       vqvae: turns f_hat into images.
       draft: the small model, or None.
+      default_sampling: settings of ``sample`` where it is given none.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class Pipeline:
         *,
         filter_method: str = "sort",
         mesh: Mesh | None = None,
+        default_sampling: SamplingConfig = SamplingConfig(),
     ) -> None:
         """Checks that the models belong together.
 
@@ -163,6 +165,8 @@ class Pipeline:
           filter_method: how top-k and top-p find their threshold, see ``sampling.filtering``.
           mesh: devices to spread the batch over, along their axis "data"; every device holds the
             weights. None uses the devices that the weights are on.
+          default_sampling: settings of ``sample`` where it is given none; loading a checkpoint
+            gives its own.
 
         Raises:
           SdvarError: the mesh has no "data" axis, or the models differ in pyramid, vocabulary,
@@ -173,6 +177,7 @@ class Pipeline:
             check_draft(draft.config, target.config)
         self.target, self.vqvae, self.draft = target, vqvae, draft
         self.filter_method = filter_method
+        self.default_sampling = default_sampling
         target_def, target_state = nnx.split(target)
         vqvae_def, vqvae_state = nnx.split(vqvae)
         draft_def, draft_state = (None, None) if draft is None else nnx.split(draft)
@@ -226,7 +231,7 @@ class Pipeline:
         labels: Sequence[int],
         *,
         seed: int = 0,
-        sampling: SamplingConfig = SamplingConfig(),
+        sampling: SamplingConfig | None = None,
         decoder: Decoder = TargetOnly(),
         threshold: float | None = None,
         batch_size: int | None = None,
@@ -240,7 +245,7 @@ class Pipeline:
         Args:
           labels: class numbers, one a picture.
           seed: 0 to 2**32 - 1; picture i of a request is fixed by (seed, i), whatever the batch.
-          sampling: guidance and filtering.
+          sampling: guidance and filtering; None for ``default_sampling``.
           decoder: how token maps are made.
           threshold: the acceptance rule's dial; None for the decoder's default.
           batch_size: pictures a program call; None for all at once.
@@ -253,6 +258,7 @@ class Pipeline:
           SdvarError: settings or labels are out of range.
         """
         labels_array = self.check_labels(labels)
+        sampling = self.default_sampling if sampling is None else sampling
         compiled_in = self.prepare(decoder, sampling, threshold)
         count = labels_array.size
         batch = count if batch_size is None else min(batch_size, count)

@@ -7,6 +7,9 @@ from small_models import small_draft, small_target, small_vqvae
 from sdvar_jax.checkpoint import save_checkpoint
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.loading import choose_dtypes, find_models, load_pipeline, load_vqvae
+from sdvar_jax.sampling import SamplingConfig
+
+SETTINGS = SamplingConfig(cfg=3.0, top_k=7)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +26,9 @@ def pair(directory):
 
 @pytest.fixture(scope="module")
 def target_alone(directory):
-    save_checkpoint(directory / "target", storage="safetensors", var=small_target())
+    save_checkpoint(
+        directory / "target", storage="safetensors", var=small_target(), sampling=SETTINGS
+    )
     return directory / "target"
 
 
@@ -62,6 +67,15 @@ def test_a_loaded_pipeline_has_the_models_weights(pair):
     np.testing.assert_array_equal(pipeline.target.head_kernel[...], small_target().head_kernel[...])
     np.testing.assert_array_equal(pipeline.draft.head_kernel[...], small_draft().head_kernel[...])
     assert pipeline.vqvae.config == small_vqvae().config
+
+
+def test_the_target_decides_the_settings_of_sampling(target_alone, pair):
+    files = find_models(target_alone, vqvae=pair, draft=pair)
+    assert files.sampling == files.default_sampling == SETTINGS
+    assert load_pipeline(target_alone, vqvae=pair, dtype="float32").default_sampling == SETTINGS
+    files = find_models(pair, draft=target_alone)
+    assert (files.sampling, files.default_sampling) == (None, SamplingConfig())
+    assert load_pipeline(pair, dtype="float32").default_sampling == SamplingConfig()
 
 
 def test_a_vqvae_alone(pair):

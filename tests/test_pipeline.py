@@ -117,6 +117,18 @@ def test_nothing_compiles_anew_for_seeds_labels_guidance_and_filters(pipeline, i
     assert all(result.timings == {"compile": 0.0} for result in results)
 
 
+def test_its_default_settings_count_where_none_are_given(pipeline, in_batches_of_two):
+    settings = SamplingConfig(cfg=4.0, top_k=5, top_p=0.5)
+    with_defaults = Pipeline(small_target(), small_vqvae(), default_sampling=settings)
+    with_defaults._compiled = pipeline._compiled  # the programs are the same
+    by_default = with_defaults.sample(LABELS, seed=5, batch_size=2)
+    asked = pipeline.sample(LABELS, seed=5, batch_size=2, sampling=settings)
+    assert_same_tokens(by_default.tokens, asked.tokens)
+    assert differ(by_default.tokens, in_batches_of_two.tokens)
+    other = with_defaults.sample(LABELS, seed=5, batch_size=2, sampling=SamplingConfig())
+    assert_same_tokens(other.tokens, in_batches_of_two.tokens)
+
+
 def test_progress_is_told_after_every_batch(pipeline, in_batches_of_two):
     told = []
     pipeline.sample(LABELS[:3], batch_size=2, progress=told.append)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sdvar_jax.checkpoint.compatibility import check_compatible, check_draft
+from sdvar_jax.checkpoint.sampling import check_sampling, sampling_from_dict, sampling_to_dict
 from sdvar_jax.config import VARConfig, VQVAEConfig
 from sdvar_jax.errors import SdvarError
+from sdvar_jax.sampling.config import SamplingConfig
 
 FORMAT_VERSION = 1
 INFO_FILE = "checkpoint.json"
@@ -62,6 +64,8 @@ class CheckpointInfo:
       storage: "orbax" or "safetensors".
       sources: the files it was converted from.
       class_names: a name a class, None where unknown.
+      sampling: settings that suit the models, used where the user gives none; None for the
+        package's.
       created_by: program and version that wrote it.
       format_version: of the directory's layout.
     """
@@ -70,6 +74,7 @@ class CheckpointInfo:
     storage: str = "orbax"
     sources: tuple[Source, ...] = ()
     class_names: tuple[str, ...] | None = None
+    sampling: SamplingConfig | None = None
     created_by: str = ""
     format_version: int = FORMAT_VERSION
 
@@ -89,6 +94,9 @@ class CheckpointInfo:
             names, classes = len(self.class_names), with_classes.num_classes
             if names != classes:
                 raise SdvarError(f"{names} class names were given for {classes} classes")
+        if self.sampling is not None:
+            some = next(iter(self.parts.values())).config
+            check_sampling(self.sampling, some.pyramid.num_scales)
 
     @property
     def var_config(self) -> VARConfig | None:
@@ -127,6 +135,7 @@ class CheckpointInfo:
             "parts": parts,
             "sources": [dataclasses.asdict(source) for source in self.sources],
             "class_names": None if self.class_names is None else list(self.class_names),
+            "sampling": None if self.sampling is None else sampling_to_dict(self.sampling),
         }
 
     @classmethod
@@ -135,7 +144,7 @@ class CheckpointInfo:
 
         Raises:
           KeyError, TypeError, ValueError, AttributeError: it is something else.
-          SdvarError: a configuration is refused.
+          SdvarError: a configuration or a setting is refused.
         """
         parts = {
             name: PartInfo(
@@ -148,11 +157,13 @@ class CheckpointInfo:
             for name, part in data["parts"].items()
         }
         names = data["class_names"]
+        sampling = data.get("sampling")  # checkpoints of earlier versions have none
         return cls(
             parts=parts,
             storage=data["storage"],
             sources=tuple(Source(**source) for source in data["sources"]),
             class_names=None if names is None else tuple(names),
+            sampling=None if sampling is None else sampling_from_dict(sampling),
             created_by=data["created_by"],
             format_version=data["format_version"],
         )
@@ -184,6 +195,8 @@ def read_info(directory: Path | str) -> CheckpointInfo:
         )
     try:
         return CheckpointInfo.from_dict(data)
+    except SdvarError as error:
+        raise SdvarError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SdvarError(
             f"{path} is damaged ({type(error).__name__}: {error}); convert the checkpoint again"

@@ -54,6 +54,7 @@ from sdvar_jax.runtime.atomic import (
     check_directory_destination,
     check_free_space,
 )
+from sdvar_jax.sampling.config import SamplingConfig
 
 Progress = Callable[[int], None]
 Sharding = jax.sharding.Sharding | Callable[[str, jax.ShapeDtypeStruct], jax.sharding.Sharding]
@@ -134,6 +135,7 @@ def save_checkpoint(
     vqvae: VQVAE | PartWeights | None = None,
     draft: VAR | PartWeights | None = None,
     class_names: Sequence[str] | None = None,
+    sampling: SamplingConfig | None = None,
     sources: Sequence[Source] = (),
     storage: str = "orbax",
     overwrite: bool = False,
@@ -147,6 +149,7 @@ def save_checkpoint(
       vqvae: the VQVAE.
       draft: the draft.
       class_names: a name a class.
+      sampling: settings that suit the models; None for the package's.
       sources: files that the weights come from.
       storage: "orbax", or "safetensors" for one file a model.
       overwrite: whether a checkpoint that is already there is replaced.
@@ -166,6 +169,7 @@ def save_checkpoint(
         storage=storage,
         sources=tuple(sources),
         class_names=None if class_names is None else tuple(class_names),
+        sampling=sampling,
         created_by=f"sdvar-jax {_version()}",
     )
     check_directory_destination(directory, overwrite=overwrite, marker=INFO_FILE)
