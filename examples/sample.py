@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -30,9 +31,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--count", type=int, default=1, help="pictures a class")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cfg", type=float, default=1.5)
-    parser.add_argument("--top-k", type=int, default=900)
-    parser.add_argument("--top-p", type=float, default=0.96)
+    parser.add_argument("--cfg", type=float, help="guidance; default: the checkpoint's")
+    parser.add_argument("--top-k", type=int, help="default: the checkpoint's")
+    parser.add_argument("--top-p", type=float, help="default: the checkpoint's")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument(
         "--decoder", default="target", choices=("target", "draft", "speculative", "handoff")
@@ -70,8 +71,10 @@ def main() -> None:
     args = arguments()
     sdvar.enable_compilation_cache()
     decoder = decoder_of(args)
-    sampling = sdvar.SamplingConfig(cfg=args.cfg, top_k=args.top_k, top_p=args.top_p)
     files = sdvar.find_models(args.model, draft=args.draft, vqvae=args.vqvae)
+    said = {name: getattr(args, name) for name in ("cfg", "top_k", "top_p")}
+    said = {name: value for name, value in said.items() if value is not None}
+    sampling = dataclasses.replace(files.default_sampling, **said)
     names = files.class_names
     labels = [
         label

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sdvar_jax.cli.choices import DecoderName, DType, GuidanceSchedule
+from sdvar_jax.cli.choices import DecoderName, DType
 from sdvar_jax.cli.decoders import DecoderOptions
 from sdvar_jax.cli.options import (
     DEFAULT_MODEL,
@@ -38,6 +38,7 @@ from sdvar_jax.cli.outputs import (
     write_json,
     write_singles,
 )
+from sdvar_jax.cli.sampling import SamplingOptions
 from sdvar_jax.cli.terminal import say, show_table
 from sdvar_jax.errors import SdvarError
 
@@ -129,10 +130,10 @@ def edit(
         ),
     ] = 0.0,
     seed: SeedOption = 0,
-    cfg: CfgOption = 1.5,
-    top_k: TopKOption = 900,
-    top_p: TopPOption = 0.96,
-    guidance_schedule: GuidanceScheduleOption = GuidanceSchedule.LINEAR,
+    cfg: CfgOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    guidance_schedule: GuidanceScheduleOption = None,
     batch_size: BatchSizeOption = 16,
     devices: DevicesOption = 1,
     decoder: Annotated[
@@ -234,10 +235,9 @@ def edit(
     from sdvar_jax.imaging import image_grid, load_image, save_png
     from sdvar_jax.labels import resolve_label
     from sdvar_jax.loading import find_models
-    from sdvar_jax.sampling import SamplingConfig
 
-    sampling = SamplingConfig(
-        cfg=cfg, top_k=top_k, top_p=top_p, guidance_schedule=str(guidance_schedule)
+    settings = SamplingOptions(
+        cfg=cfg, top_k=top_k, top_p=top_p, guidance_schedule=guidance_schedule
     )
     chosen = wanted.build(draft_named=draft is not None)
     files = find_models(model, draft=draft, vqvae=vqvae)
@@ -247,7 +247,7 @@ def edit(
     job = Job(
         files=files,
         decoder=chosen,
-        sampling=sampling,
+        sampling=settings.build(files.default_sampling),
         seed=seed,
         samples=count,
         batch_size=batch_size,

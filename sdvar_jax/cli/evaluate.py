@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sdvar_jax.cli.choices import DType, GuidanceSchedule
+from sdvar_jax.cli.choices import DType
 from sdvar_jax.cli.decoders import DecoderOptions
 from sdvar_jax.cli.labels import parse_labels
 from sdvar_jax.cli.options import (
@@ -34,6 +34,7 @@ from sdvar_jax.cli.options import (
 )
 from sdvar_jax.cli.outputs import check_outputs, write_json
 from sdvar_jax.cli.sample import sample
+from sdvar_jax.cli.sampling import SamplingOptions
 from sdvar_jax.cli.terminal import in_seconds, picture_progress, say, show_table
 from sdvar_jax.errors import SdvarError
 
@@ -91,10 +92,10 @@ def evaluate(
         ),
     ] = 10,
     seed: SeedOption = 0,
-    cfg: CfgOption = 1.5,
-    top_k: TopKOption = 900,
-    top_p: TopPOption = 0.96,
-    guidance_schedule: GuidanceScheduleOption = GuidanceSchedule.LINEAR,
+    cfg: CfgOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    guidance_schedule: GuidanceScheduleOption = None,
     guidance_until: GuidanceUntilOption = None,
     batch_size: BatchSizeOption = 16,
     out: Annotated[
@@ -218,19 +219,19 @@ def evaluate(
     from sdvar_jax.evaluation.samples import SampleDirectory
     from sdvar_jax.evaluation.torch_fidelity import check_torch_fidelity
     from sdvar_jax.loading import find_models
-    from sdvar_jax.sampling import SamplingConfig
 
-    config = SamplingConfig(
+    settings = SamplingOptions(
         cfg=cfg,
         top_k=top_k,
         top_p=top_p,
-        guidance_schedule=str(guidance_schedule),
+        guidance_schedule=guidance_schedule,
         guidance_until=guidance_until,
     )
     chosen = wanted.build(draft_named=draft is not None)
     files = find_models(model, draft=draft, vqvae=vqvae)
     if not chosen.needs_draft:
         files = files.without_draft()
+    config = settings.build(files.default_sampling)
     names = files.class_names
     classes = parse_labels(labels, names) if labels else list(range(len(names)))
     order = balanced_labels(len(classes), count)

@@ -12,6 +12,7 @@ from sdvar_jax.cli.terminal import in_bytes, say, show_table
 
 if TYPE_CHECKING:
     from sdvar_jax.checkpoint import CheckpointInfo, PartInfo
+    from sdvar_jax.sampling import SamplingConfig
 
 _MEANINGS = {"var": "target", "vqvae": "VQVAE", "draft": "draft"}
 _FEW_CLASSES = 40
@@ -35,7 +36,8 @@ def info(
 ) -> None:
     """Tell what a checkpoint is.
 
-    Its models, their shapes and sizes, its classes and where it came from. Reads no weights.
+    Its models, their shapes and sizes, its classes, the sampling settings that suit it, and where
+    it came from. Reads no weights.
     """
     from sdvar_jax.loading import read_model_info
 
@@ -79,11 +81,26 @@ def _rows(path: str, found: CheckpointInfo) -> list[tuple[str, str]]:
     if found.vqvae_config is not None:
         side = found.vqvae_config.image_side
         rows.append(("pictures", f"{side}x{side} pixels"))
+    if (found.var_config or found.draft_config) is not None:
+        rows.append(("sampled with", _sampled(found.sampling)))
     rows += [
         ("converted from", f"{source.name}, {in_bytes(source.size)}, SHA-256 {source.sha256}")
         for source in found.sources
     ]
     return rows
+
+
+def _sampled(named: SamplingConfig | None) -> str:
+    """The settings that `sdvar sample` uses where the user gives none."""
+    from sdvar_jax.sampling import SamplingConfig
+
+    used = SamplingConfig() if named is None else named
+    told = [f"cfg {used.cfg:g}", f"top-k {used.top_k or 'all'}", f"top-p {used.top_p or 'all'}"]
+    if used.guidance_schedule != SamplingConfig().guidance_schedule:
+        told.append(f"{used.guidance_schedule} guidance")
+    if used.guidance_until is not None:
+        told.append(f"guidance until scale {used.guidance_until}")
+    return ", ".join(told) + (" (the package's settings)" if named is None else "")
 
 
 def _described(part: PartInfo) -> str:

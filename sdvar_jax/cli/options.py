@@ -8,11 +8,20 @@ from typing import Annotated
 import typer
 
 from sdvar_jax.cli.choices import DType, GuidanceSchedule
+from sdvar_jax.sampling.config import SamplingConfig
 
 MODELS, SAMPLING, OUTPUT = "Models", "Sampling", "Output"
 
 MAX_SEED = 2**32 - 1
 DEFAULT_MODEL = "emoji"
+
+_PACKAGE = SamplingConfig()
+
+
+def _else(value: object) -> str:
+    """What the help says of a default that a checkpoint may name."""
+    return f"the checkpoint's, else {value}"
+
 
 ModelOption = Annotated[
     str,
@@ -68,43 +77,47 @@ SeedOption = Annotated[
     ),
 ]
 CfgOption = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--cfg",
         metavar="T",
         min=0.0,
         help="Strength of guidance: higher follows the class more and varies less; 0 turns it off "
         "and takes half the arithmetic.",
+        show_default=_else(_PACKAGE.cfg),
         rich_help_panel=SAMPLING,
     ),
 ]
 TopKOption = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--top-k",
         metavar="K",
         min=0,
         help="Draw from the K most likely tokens only; 0 takes all.",
+        show_default=_else(_PACKAGE.top_k),
         rich_help_panel=SAMPLING,
     ),
 ]
 TopPOption = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--top-p",
         metavar="P",
         min=0.0,
         max=1.0,
         help="Draw from the most likely tokens that make up this probability; 0 takes all.",
+        show_default=_else(_PACKAGE.top_p),
         rich_help_panel=SAMPLING,
     ),
 ]
 GuidanceScheduleOption = Annotated[
-    GuidanceSchedule,
+    GuidanceSchedule | None,
     typer.Option(
         "--guidance-schedule",
         metavar="SCHEDULE",
         help="linear grows from 0 at the first scale to --cfg at the last, constant does not.",
+        show_default=_else(_PACKAGE.guidance_schedule),
         rich_help_panel=SAMPLING,
     ),
 ]
@@ -115,7 +128,7 @@ GuidanceUntilOption = Annotated[
         metavar="N",
         min=0,
         help="Guide the first N scales only; the rest take half the arithmetic.",
-        show_default="all",
+        show_default=_else("all"),
         rich_help_panel=SAMPLING,
     ),
 ]

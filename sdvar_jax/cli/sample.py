@@ -15,7 +15,6 @@ from sdvar_jax.cli.choices import (
     Commit,
     DecoderName,
     DType,
-    GuidanceSchedule,
     Order,
 )
 from sdvar_jax.cli.decoders import DecoderOptions
@@ -49,6 +48,7 @@ from sdvar_jax.cli.outputs import (
     write_json,
     write_singles,
 )
+from sdvar_jax.cli.sampling import SamplingOptions
 from sdvar_jax.cli.terminal import say, show_table
 from sdvar_jax.errors import SdvarError
 
@@ -83,9 +83,9 @@ def sample(
         ),
     ] = 1,
     seed: SeedOption = 0,
-    cfg: CfgOption = 1.5,
-    top_k: TopKOption = 900,
-    top_p: TopPOption = 0.96,
+    cfg: CfgOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
     more_smooth: Annotated[
         bool,
         typer.Option(
@@ -94,7 +94,7 @@ def sample(
             rich_help_panel=SAMPLING,
         ),
     ] = False,
-    guidance_schedule: GuidanceScheduleOption = GuidanceSchedule.LINEAR,
+    guidance_schedule: GuidanceScheduleOption = None,
     guidance_until: GuidanceUntilOption = None,
     batch_size: BatchSizeOption = 16,
     devices: DevicesOption = 1,
@@ -336,14 +336,13 @@ def sample(
 
     from sdvar_jax.cli.job import Job
     from sdvar_jax.loading import find_models
-    from sdvar_jax.sampling import SamplingConfig
 
-    config = SamplingConfig(
+    settings = SamplingOptions(
         cfg=cfg,
         top_k=top_k,
         top_p=top_p,
-        more_smooth=more_smooth,
-        guidance_schedule=str(guidance_schedule),
+        more_smooth=more_smooth or None,
+        guidance_schedule=guidance_schedule,
         guidance_until=guidance_until,
     )
     chosen = wanted.build(draft_named=draft is not None)
@@ -356,7 +355,7 @@ def sample(
     job = Job(
         files=files,
         decoder=chosen,
-        sampling=config,
+        sampling=settings.build(files.default_sampling),
         seed=seed,
         samples=len(numbers),
         batch_size=batch_size,

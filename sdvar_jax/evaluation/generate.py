@@ -46,7 +46,7 @@ class GenerationPlan:
     Attributes:
       labels: one a picture.
       seed: of the noise; picture i is fixed by (seed, i).
-      sampling: guidance and filtering.
+      sampling: guidance and filtering; None for the pipeline's ``default_sampling``.
       decoder: how token maps are made.
       threshold: the acceptance rule's dial, None for its default.
       batch_size: pictures a program call. Under relaxed rules the pictures of a batch depend on
@@ -56,7 +56,7 @@ class GenerationPlan:
 
     labels: tuple[int, ...]
     seed: int = 0
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: SamplingConfig | None = None
     decoder: Decoder = TargetOnly()
     threshold: float | None = None
     batch_size: int = 16
@@ -78,7 +78,7 @@ class GenerationPlan:
         """Everything but the models and labels that decides the pictures, as JSON values."""
         return {
             "seed": self.seed,
-            "sampling": dataclasses.asdict(self.sampling),
+            "sampling": None if self.sampling is None else dataclasses.asdict(self.sampling),
             "decoder": {"name": self.decoder.name, **_described(self.decoder)},
             "threshold": (
                 self.decoder.default_threshold if self.threshold is None else self.threshold
@@ -126,9 +126,10 @@ def start(pipeline: Pipeline, plan: GenerationPlan, directory: str | Path) -> Sa
       SdvarError: the settings do not suit the models, or the directory holds something else.
     """
     labels = pipeline.check_labels(plan.labels)
-    pipeline.prepare(plan.decoder, plan.sampling, plan.threshold)
+    sampling = plan.sampling or pipeline.default_sampling
+    pipeline.prepare(plan.decoder, sampling, plan.threshold)
     settings = {
-        **plan.settings(),
+        **dataclasses.replace(plan, sampling=sampling).settings(),
         "weights": weights_digest(pipeline, draft=plan.decoder.needs_draft),
         "compute": str(pipeline.target.dtypes.compute),
         "filter_method": pipeline.filter_method,

@@ -72,6 +72,18 @@ def alone(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def with_settings(tmp_path_factory):
+    """A checkpoint with target and VQVAE that names sampling settings."""
+    from small_models import small_target, small_vqvae
+
+    from sdvar_jax.sampling import SamplingConfig
+
+    settings = SamplingConfig(cfg=3.0, top_k=0, top_p=0.75)
+    models = {"var": small_target(), "vqvae": small_vqvae()}
+    return _saved(tmp_path_factory, "settings", sampling=settings, **models)
+
+
+@pytest.fixture(scope="session")
 def var_only(tmp_path_factory):
     """A checkpoint with a small VAR alone, as a draft is converted."""
     from small_models import small_draft

@@ -21,6 +21,17 @@ def test_it_tells_models_shapes_and_classes(sdvar, pair):
         assert told in done.out
 
 
+def test_the_settings_that_pictures_are_made_with_by_default(sdvar, pair, with_settings):
+    assert "cfg 3, top-k all, top-p 0.75\n" in _unpadded(sdvar("info", with_settings).out)
+    told = _unpadded(sdvar("info", pair).out)
+    assert "cfg 1.5, top-k 900, top-p 0.96 (the package's settings)\n" in told
+    assert json.loads(sdvar("info", with_settings, "--json").out)["sampling"]["cfg"] == 3.0
+
+
+def _unpadded(text):
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+
+
 def test_json_for_programs(sdvar, pair):
     told = json.loads(sdvar("info", pair, "--json").out)
     assert set(told["parts"]) == {"var", "vqvae", "draft"}

@@ -14,10 +14,12 @@ from sdvar_jax.evaluation.generate import (
     generate_samples,
     joined_seconds,
     joined_statistics,
+    start,
 )
 from sdvar_jax.evaluation.samples import SampleDirectory
 from sdvar_jax.imaging.files import to_uint8
 from sdvar_jax.pipeline import Pipeline
+from sdvar_jax.sampling import SamplingConfig
 
 # Seven pictures in batches of two, two batches a shard: shards of 4 and 3.
 PLAN = GenerationPlan(labels=(0, 1, 2, 0, 1, 2, 0), seed=3, batch_size=2, shard_batches=2)
@@ -133,6 +135,13 @@ def test_the_settings_tell_everything_about_the_decoder():
     assert settings["decoder"]["accept"] == {"name": "match", "coupled": True}
     assert settings["threshold"] == 0.4
     assert GenerationPlan(labels=(0,), decoder=TargetOnly()).settings()["threshold"] == 1.0
+
+
+def test_a_plan_without_sampling_settings_takes_the_pipelines(pipeline, tmp_path):
+    settings = SamplingConfig(cfg=3.0, top_p=0.5)
+    named = Pipeline(pipeline.target, pipeline.vqvae, default_sampling=settings)
+    begun = start(named, PLAN, tmp_path / "samples")
+    assert begun.settings["sampling"] == dataclasses.asdict(settings)
 
 
 def test_classes_take_turns():
