@@ -144,7 +144,13 @@ def stored(model: Any) -> PartWeights:
     return dataclasses.replace(weights, arrays=arrays)
 
 
-def save(models: dict[str, Any], output: Path, class_names: tuple[str, ...], compute: str) -> Any:
+def save(
+    models: dict[str, Any],
+    output: Path,
+    class_names: tuple[str, ...],
+    sampling: SamplingConfig,
+    compute: str,
+) -> Any:
     """Writes all models made so far and reads them back as users will have them."""
     directory = output / "model"
     save_checkpoint(
@@ -153,6 +159,7 @@ def save(models: dict[str, Any], output: Path, class_names: tuple[str, ...], com
         vqvae=models.get("vqvae"),
         draft=models.get("draft"),
         class_names=class_names,
+        sampling=sampling,
         storage="safetensors",
         overwrite=directory.exists(),
     )
@@ -237,7 +244,7 @@ def main() -> None:
     if args.minutes_vqvae:
         config = adjusted(emoji_vqvae_training(args.minutes_vqvae, **common), args)
         made = train_vqvae(train, config, heldout=heldout, started=started, **logs("vqvae"))
-        models = save({"vqvae": stored(made.model)}, output, names, args.compute)
+        models = save({"vqvae": stored(made.model)}, output, names, sampling, args.compute)
         images = all_images(heldout)
         few = images[np.linspace(0, len(images) - 1, min(64, len(images))).astype(int)]
         save_png(reconstruction_sheet(models["vqvae"], few), output / "reconstructions.png")
@@ -265,7 +272,8 @@ def main() -> None:
             name=stage,
             **logs(stage),
         )
-        models = save({**parts(models), stage: stored(made.model)}, output, names, args.compute)
+        kept = {**parts(models), stage: stored(made.model)}
+        models = save(kept, output, names, sampling, args.compute)
         save_png(sheet(models[stage]), output / f"samples_{stage}.png")
         finish(
             stage,
@@ -300,7 +308,7 @@ def main() -> None:
             **logs("distill"),
         )
         kept = {**parts(models), "draft": stored(distilled.model)}
-        models = save(kept, output, names, args.compute)
+        models = save(kept, output, names, sampling, args.compute)
         save_png(sheet(models["draft"]), output / "samples_draft.png")
         if not (output / "samples_target.png").exists():
             save_png(sheet(models["target"]), output / "samples_target.png")

@@ -42,6 +42,7 @@ from sdvar_jax.errors import SdvarError
 if TYPE_CHECKING:
     from sdvar_jax.config import VARConfig, VQVAEConfig
     from sdvar_jax.data import ImageSource
+    from sdvar_jax.sampling import SamplingConfig
     from sdvar_jax.training import DistillConfig, VARTrainingConfig, VQVAETrainingConfig
 
 OFFICIAL, EMOJI, EMOJI_TARGET, EMOJI_DRAFT = "official", "emoji", "emoji-target", "emoji-draft"
@@ -295,7 +296,7 @@ def train_var_command(
         pictures=pictures,
     )
     from sdvar_jax.config import FLOAT32
-    from sdvar_jax.loading import find_var, find_vqvae
+    from sdvar_jax.loading import find_var, find_vqvae, read_model_info
     from sdvar_jax.sampling import SamplingConfig
     from sdvar_jax.training import train_var
     from sdvar_jax.training.pictures import sample_sheet
@@ -304,6 +305,8 @@ def train_var_command(
     start = None if init is None else find_var(init)
     shape = {"depth": depth, "width": width, "heads": heads}
     check_var_preset(preset)
+    named = None if init is None else read_model_info(init)[1].sampling
+    sampling = named or preset_sampling(preset)
     train, heldout = job.begin(files.config.image_side)
     config = var_training(
         preset,
@@ -323,7 +326,9 @@ def train_var_command(
         config,
         heldout=heldout,
         initial=None if start is None else start.load(FLOAT32),
-        picture=lambda model: sample_sheet(model, tokenizer, train.class_names, SamplingConfig()),
+        picture=lambda model: sample_sheet(
+            model, tokenizer, train.class_names, sampling or SamplingConfig()
+        ),
         started=job.started,
         progress=not quiet,
         **options.writing,
@@ -333,6 +338,7 @@ def train_var_command(
         config,
         made,
         class_names=train.class_names,
+        sampling=sampling,
         var=made.model,
         vqvae=files.weights(),
     )
@@ -416,7 +422,8 @@ def distill_command(
 ) -> None:
     """Train a draft to draw what a target draws, for speculative decoding.
 
-    The output holds the target, the VQVAE and the draft, ready for `sdvar sample`.
+    The output holds the target, the VQVAE and the draft, ready for `sdvar sample`. The target draws
+    with the sampling settings of its checkpoint, else the preset's.
     """
     job = _Job(data, output, overwrite, stats, quiet)
     options = TrainingOptions(
@@ -451,6 +458,7 @@ def distill_command(
         own_share=own_share,
         own_samples=own_samples,
         measured=measured,
+        sampling=files.sampling,
     )
     train, heldout = job.begin(files.vqvae.config.image_side)
     pipeline = files.load(dataclasses.replace(config.run.dtypes, param="float32"))
@@ -474,10 +482,18 @@ def distill_command(
         config,
         made,
         class_names=files.class_names,
+        sampling=files.sampling or preset_sampling(preset),
         var=files.target.weights(),
         vqvae=files.vqvae.weights(),
         draft=made.model,
     )
+
+
+def preset_sampling(preset: str) -> SamplingConfig | None:
+    """The sampling settings that suit models of a preset; None for the package's."""
+    from sdvar_jax.training.presets import EMOJI_SAMPLING
+
+    return EMOJI_SAMPLING if preset in (EMOJI, EMOJI_TARGET, EMOJI_DRAFT) else None
 
 
 def vqvae_training(
@@ -582,7 +598,7 @@ def var_training(
 def distillation(
     preset: str, options: TrainingOptions, balance: str | None = None, **said: Any
 ) -> DistillConfig:
-    """The settings of a distillation from a preset and what the user said.
+    """The settings of a distillation from a preset and what was said; None where nothing was.
 
     Raises:
       SdvarError: the preset is unknown, or a setting is out of range.
@@ -633,14 +649,25 @@ class _Job:
         return train, heldout
 
     def finish(
-        self, command: str, config: Any, made: Any, *, class_names: Any, **models: Any
+        self,
+        command: str,
+        config: Any,
+        made: Any,
+        *,
+        class_names: Any,
+        sampling: SamplingConfig | None = None,
+        **models: Any,
     ) -> None:
         """Writes the checkpoint and tells what came out."""
         from sdvar_jax.checkpoint import save_checkpoint
         from sdvar_jax.cli.report import device, versions
 
         save_checkpoint(
-            self.output, class_names=class_names or None, overwrite=self.overwrite, **models
+            self.output,
+            class_names=class_names or None,
+            sampling=sampling,
+            overwrite=self.overwrite,
+            **models,
         )
         measured = {"heldout": dict(made.heldout)}
         for name in ("before", "after"):

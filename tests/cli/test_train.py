@@ -2,17 +2,19 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
-from small_models import SMALL_SIDE, SMALL_VQVAE
+from small_models import SMALL_SIDE, SMALL_VQVAE, small_draft, small_target, small_vqvae
 
-from sdvar_jax.checkpoint import load_weights, read_info
-from sdvar_jax.cli.train import distillation, var_training, vqvae_training
+from sdvar_jax.checkpoint import load_weights, read_info, save_checkpoint
+from sdvar_jax.cli.train import distillation, preset_sampling, var_training, vqvae_training
 from sdvar_jax.cli.training_options import Balance, ComputeDType, TrainingOptions
 from sdvar_jax.config import PRESETS, ScalePyramid, VQVAEConfig
 from sdvar_jax.errors import SdvarError
+from sdvar_jax.sampling import SamplingConfig
 from sdvar_jax.training import balance, presets
 
 
@@ -98,7 +100,16 @@ class TestSettings:
     def test_a_distillation(self):
         config = distillation("emoji", options(minutes=2.0, steps=None), own_share=0.25)
         assert (config.own_share, config.run.minutes) == (0.25, 2.0)
+        assert config.sampling == presets.EMOJI_SAMPLING
         assert config.cfg_range == presets.emoji_distillation(1.0).cfg_range
+
+    def test_the_target_draws_with_the_settings_of_its_checkpoint(self):
+        named = SamplingConfig(cfg=4.0)
+        assert distillation("emoji", options(), sampling=named).sampling == named
+
+    def test_a_preset_says_what_suits_its_models(self):
+        assert preset_sampling("emoji-target") == presets.EMOJI_SAMPLING
+        assert preset_sampling("d16") is None
 
     def test_pictures_are_drawn_only_where_they_can_be_written(self):
         emoji = presets.emoji_target_training(1.0, 7)
@@ -141,6 +152,33 @@ def test_a_directory_that_is_no_checkpoint_is_never_replaced(sdvar, tmp_path):
 def test_a_distillation_needs_a_draft_to_start_from(sdvar, alone):
     done = sdvar("train", "distill", "x", "-o", "made", "-m", alone, "--steps", 1)
     assert (done.code, "holds no draft to start from" in done.error) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("named", "preset", "kept"),
+    [
+        (SamplingConfig(cfg=4.0), "emoji", SamplingConfig(cfg=4.0)),
+        (None, "emoji", presets.EMOJI_SAMPLING),
+        (None, "official", None),
+    ],
+)
+def test_a_distillation_keeps_the_sampling_settings(
+    sdvar, folder, tmp_path, monkeypatch, named, preset, kept
+):
+    models = {"var": small_target(), "vqvae": small_vqvae(), "draft": small_draft()}
+    save_checkpoint(tmp_path / "pair", sampling=named, storage="safetensors", **models)
+    used = []
+
+    def distilled(train, vqvae, target, draft, config, **options):
+        used.append(config.sampling)
+        fit = SimpleNamespace(state=SimpleNamespace(step=1), seconds_per_step=1.0)
+        return SimpleNamespace(model=draft, heldout={}, before={}, after={}, fit=fit)
+
+    monkeypatch.setattr("sdvar_jax.training.distill", distilled)
+    words = ("-m", "pair", "-o", "made", "--preset", preset, "--steps", 1, "--quiet")
+    assert sdvar("train", "distill", folder, *words).code == 0
+    assert used == [kept or SamplingConfig()]
+    assert read_info(tmp_path / "made").sampling == kept
 
 
 @pytest.mark.slow
