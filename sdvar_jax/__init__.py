@@ -50,7 +50,13 @@ _HOMES = {
     "sdvar_jax.editing": ("Box", "EditResult", "edit_class", "edit_image", "inpaint", "outpaint"),
     "sdvar_jax.errors": ("SdvarError",),
     "sdvar_jax.image_tokenizer": ("ImageTokenizer", "Reconstruction", "psnr"),
-    "sdvar_jax.imaging": ("image_grid", "load_image", "save_png", "scale_strip"),
+    "sdvar_jax.imaging": (
+        "comparison_grid",
+        "image_grid",
+        "load_image",
+        "save_png",
+        "scale_strip",
+    ),
     "sdvar_jax.labels": ("class_names", "resolve_labels"),
     "sdvar_jax.loading": ("choose_dtypes", "find_models", "load_pipeline", "load_vqvae"),
     "sdvar_jax.models": ("VAR", "VQVAE"),
@@ -87,7 +93,13 @@ if TYPE_CHECKING:
     from sdvar_jax.editing import Box, EditResult, edit_class, edit_image, inpaint, outpaint
     from sdvar_jax.errors import SdvarError
     from sdvar_jax.image_tokenizer import ImageTokenizer, Reconstruction, psnr
-    from sdvar_jax.imaging import image_grid, load_image, save_png, scale_strip
+    from sdvar_jax.imaging import (
+        comparison_grid,
+        image_grid,
+        load_image,
+        save_png,
+        scale_strip,
+    )
     from sdvar_jax.labels import class_names, resolve_labels
     from sdvar_jax.loading import choose_dtypes, find_models, load_pipeline, load_vqvae
     from sdvar_jax.models import VAR, VQVAE
