@@ -15,6 +15,7 @@ import jax
 import sdvar_jax
 from benchmarks.random_models import SIZES
 from sdvar_jax.errors import SdvarError
+from sdvar_jax.models.var.kernels import AUTO, KERNELS
 from sdvar_jax.runtime.atomic import check_file_destination
 from sdvar_jax.runtime.memory import describe_devices
 from sdvar_jax.sampling import SamplingConfig
@@ -30,7 +31,16 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "--repeats", type=positive, default=20, help="measured calls (default: %(default)s)"
     )
     parser.add_argument(
-        "--filter", choices=METHODS, default="search", help="top-k/top-p (default: %(default)s)"
+        "--filter",
+        choices=(AUTO, *METHODS),
+        default=AUTO,
+        help="top-k/top-p; auto goes with the kernels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--kernels",
+        choices=(AUTO, *KERNELS),
+        default=AUTO,
+        help="what runs the transformers (default: %(default)s)",
     )
     parser.add_argument("--cfg", type=float, default=1.5)
     parser.add_argument("--top-k", type=int, default=900)

@@ -35,6 +35,7 @@ from sdvar_jax.evaluation.estimate import Estimate
 from sdvar_jax.evaluation.features import DEFAULT_FEATURES, FeatureExtractor, load_features
 from sdvar_jax.evaluation.measure import FeatureSet, Reference
 from sdvar_jax.loading import choose_dtypes, find_models
+from sdvar_jax.models.var.kernels import AUTO
 from sdvar_jax.pipeline import Pipeline, _images
 from sdvar_jax.runtime.atomic import atomic_file
 from sdvar_jax.runtime.compilation_cache import enable_compilation_cache
@@ -486,7 +487,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resamples", type=positive, default=100, help="of the bootstrap")
     parser.add_argument("--no-neighbours", dest="neighbours", action="store_false")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--filter", choices=METHODS, default="sort", help="top-k/top-p")
+    parser.add_argument("--filter", choices=(AUTO, *METHODS), default=AUTO, help="top-k/top-p")
     parser.add_argument("--cfg", type=float, default=1.5)
     parser.add_argument("--top-k", type=int, default=900)
     parser.add_argument("--top-p", type=float, default=0.96)

@@ -20,6 +20,8 @@ from jax.typing import DTypeLike
 from sdvar_jax.checkpoint.assembly import abstract_model
 from sdvar_jax.config import DTypePolicy, ScalePyramid, VARConfig, VQVAEConfig, preset
 from sdvar_jax.models import VAR, VQVAE
+from sdvar_jax.models.var.kernels import AUTO
+from sdvar_jax.models.var.kernels.choice import choose_kernels, with_kernels
 
 _TINY_PYRAMID = ScalePyramid((1, 2, 3, 4, 5, 6))
 _TINY = {"vocab_size": 256, "latent_channels": 8, "num_classes": 10, "pyramid": _TINY_PYRAMID}
@@ -135,18 +137,24 @@ class RandomModels:
 
     @classmethod
     def make(
-        cls, target: str, draft: str | None, dtypes: DTypePolicy, seed: int = 0
+        cls,
+        target: str,
+        draft: str | None,
+        dtypes: DTypePolicy,
+        seed: int = 0,
+        kernels: str = AUTO,
     ) -> RandomModels:
         """Models of the sizes ``target`` and ``draft``, ready on the device."""
+
+        def make_var(config: VARConfig, seed: int) -> VAR:
+            chosen = choose_kernels(kernels, config, dtypes)
+            return with_kernels(random_model(config, dtypes, seed), chosen)
+
         config = target_config(target)
         models = cls(
-            target=random_model(config, dtypes, seed),
+            target=make_var(config, seed),
             vqvae=random_model(vqvae_config(config), dtypes, seed),
-            draft=(
-                None
-                if draft is None
-                else random_model(draft_config(draft, config), dtypes, seed + 1)
-            ),
+            draft=None if draft is None else make_var(draft_config(draft, config), seed + 1),
         )
         made = [m for m in (models.target, models.vqvae, models.draft) if m is not None]
         jax.block_until_ready([nnx.state(model) for model in made])

@@ -71,12 +71,18 @@ class Suite:
         self.target_name, self.draft_name = names
         self._results, self._budget, self._repeats = results, budget, options.repeats
         self._sampling, self._seed = sampling_config(options), options.seed
-        self._filter_method = options.filter
         with budget.spend("models"):
-            self.models = RandomModels.make(*names, DTypePolicy.of(options.dtype), options.seed)
+            self.models = RandomModels.make(
+                *names, DTypePolicy.of(options.dtype), options.seed, options.kernels
+            )
         self._pipeline = Pipeline(
-            self.models.target, self.models.vqvae, self.models.draft, filter_method=options.filter
+            self.models.target,
+            self.models.vqvae,
+            self.models.draft,
+            kernels=options.kernels,
+            filter_method=options.filter,
         )
+        self._filter_method = self._pipeline.filter_method
         self._target_seconds: dict[int, float] = {}
 
     def request(self, batch: int, threshold: float = 1.0, draw: int = 0) -> Request:

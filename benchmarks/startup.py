@@ -64,10 +64,17 @@ def first_image(options: argparse.Namespace, began: float) -> dict[str, float]:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     start = time.perf_counter()
-    models = RandomModels.make(options.target, None, DTypePolicy.of(options.dtype), options.seed)
+    models = RandomModels.make(
+        options.target, None, DTypePolicy.of(options.dtype), options.seed, options.kernels
+    )
     steps["weights_seconds"] = time.perf_counter() - start
     start = time.perf_counter()
-    pipeline = Pipeline(models.target, models.vqvae, filter_method=options.filter)
+    pipeline = Pipeline(
+        models.target,
+        models.vqvae,
+        kernels=options.kernels,
+        filter_method=options.filter,
+    )
     result = pipeline.sample([0] * options.batch[0], sampling=sampling_config(options))
     steps["trace_and_compile_seconds"] = result.timings["compile"]
     steps["sample_seconds"] = time.perf_counter() - start - result.timings["compile"]

@@ -34,6 +34,7 @@ from sdvar_jax.decoding.speculative.cost_model import CostModel, ForwardCost
 from sdvar_jax.decoding.window import Window
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import VAR
+from sdvar_jax.pipeline import choose_filter
 from sdvar_jax.sampling import SamplingConfig
 
 
@@ -205,11 +206,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dtypes = DTypePolicy.of(options.dtype)
     results = Results(run_context(options), options.json)
     names = (options.target, draft_name(options.draft, options.target))
+    models = RandomModels.make(*names, dtypes, options.seed, options.kernels)
     measurement = CostMeasurement(
-        RandomModels.make(*names, dtypes, options.seed),
+        models,
         names,
         sampling_config(options),
-        options.filter,
+        choose_filter(options.filter, models.target.kernels),
         results,
         Budget(options.budget),
         repeats=options.repeats,

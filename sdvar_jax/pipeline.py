@@ -28,6 +28,8 @@ from sdvar_jax.decoding import (
 from sdvar_jax.decoding.statistics import DecodingStatistics
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import VAR, VQVAE
+from sdvar_jax.models.var.kernels import AUTO, FUSED
+from sdvar_jax.models.var.kernels.choice import choose_kernels, with_kernels
 from sdvar_jax.result import SampleResult
 from sdvar_jax.sampling import SamplingConfig
 
@@ -38,20 +40,41 @@ DATA_AXIS = "data"
 
 
 @dataclasses.dataclass(frozen=True)
+class _Definition:
+    """The static half of a model."""
+
+    graph: Any
+    structure: Any
+
+    def merge(self, weights: tuple[jax.Array, ...]) -> Any:
+        """The model with its arrays."""
+        return nnx.merge(self.graph, jax.tree.unflatten(self.structure, weights))
+
+
+@dataclasses.dataclass(frozen=True)
 class _Definitions:
     """The static half of the models."""
 
-    target: Any
-    vqvae: Any
-    draft: Any
+    target: _Definition | None
+    vqvae: _Definition
+    draft: _Definition | None
 
 
 class _Weights(struct.PyTreeNode):
-    """The arrays of the models."""
+    """The arrays of the models, as plain tuples: a call spends no time on taking trees apart."""
 
     target: Any
     vqvae: Any
     draft: Any
+
+
+def _split(model: Any) -> tuple[Any, Any]:
+    """A model's static half and its arrays; None stays None."""
+    if model is None:
+        return None, None
+    graph, state = nnx.split(model)
+    leaves, structure = jax.tree.flatten(state)
+    return _Definition(graph, structure), tuple(leaves)
 
 
 def _decode(
@@ -62,19 +85,18 @@ def _decode(
     sampling: TokenSampling,
 ) -> Decoded:
     """Tokens and f_hat."""
-    vqvae = nnx.merge(definitions.vqvae, weights.vqvae)
-    draft = None if definitions.draft is None else nnx.merge(definitions.draft, weights.draft)
+    assert definitions.target is not None
     models = DecodingModels(
-        target=nnx.merge(definitions.target, weights.target),
-        quantizer=vqvae.quantizer,
-        draft=draft,
+        target=definitions.target.merge(weights.target),
+        quantizer=definitions.vqvae.merge(weights.vqvae).quantizer,
+        draft=None if definitions.draft is None else definitions.draft.merge(weights.draft),
     )
     return decoder.decode(models, request, sampling)
 
 
 def _images(definitions: _Definitions, weights: _Weights, f_hat: jax.Array) -> jax.Array:
     """Images in [0, 1], float32 [batch, side, side, 3], from f_hat."""
-    return (nnx.merge(definitions.vqvae, weights.vqvae).decode(f_hat) + 1.0) / 2.0
+    return (definitions.vqvae.merge(weights.vqvae).decode(f_hat) + 1.0) / 2.0
 
 
 def _decode_and_images(
@@ -133,6 +155,19 @@ def check_settings(
     return compiled_in
 
 
+def _running_with(kernels: str, model: VAR, devices: int) -> VAR:
+    """The model with the kernels that are wanted and can run it."""
+    chosen = choose_kernels(kernels, model.config, model.dtypes, devices=devices)
+    return with_kernels(model, chosen)
+
+
+def choose_filter(wanted: str, kernels: str) -> str:
+    """The filter method that is wanted; "auto" goes with the kernels of the models."""
+    if wanted != AUTO:
+        return wanted
+    return "kernel" if kernels == FUSED else "sort"
+
+
 class Pipeline:
     """Loaded models, ready to sample.
 
@@ -152,7 +187,8 @@ class Pipeline:
         vqvae: VQVAE,
         draft: VAR | None = None,
         *,
-        filter_method: str = "sort",
+        kernels: str = AUTO,
+        filter_method: str = AUTO,
         mesh: Mesh | None = None,
         default_sampling: SamplingConfig = SamplingConfig(),
     ) -> None:
@@ -162,27 +198,31 @@ class Pipeline:
           target: the large model.
           vqvae: the VQVAE it was trained with.
           draft: the small model.
-          filter_method: how top-k and top-p find their threshold, see ``sampling.filtering``.
+          kernels: what runs the transformers, see ``models.var.kernels``; "auto" takes the fast
+            path wherever it can run.
+          filter_method: how top-k and top-p find their threshold, see ``sampling.filtering``;
+            "auto" goes with the kernels.
           mesh: devices to spread the batch over, along their axis "data"; every device holds the
             weights. None uses the devices that the weights are on.
           default_sampling: settings of ``sample`` where it is given none; loading a checkpoint
             gives its own.
 
         Raises:
-          SdvarError: the mesh has no "data" axis, or the models differ in pyramid, vocabulary,
-            channels or classes.
+          SdvarError: the mesh has no "data" axis, the models differ in pyramid, vocabulary,
+            channels or classes, or the kernels asked for cannot run them.
         """
         check_compatible(target.config, vqvae.config)
         if draft is not None:
             check_draft(draft.config, target.config)
+        devices = 1 if mesh is None else mesh.size
+        target = _running_with(kernels, target, devices)
+        draft = None if draft is None else _running_with(kernels, draft, devices)
         self.target, self.vqvae, self.draft = target, vqvae, draft
-        self.filter_method = filter_method
+        self.filter_method = choose_filter(filter_method, target.kernels)
         self.default_sampling = default_sampling
-        target_def, target_state = nnx.split(target)
-        vqvae_def, vqvae_state = nnx.split(vqvae)
-        draft_def, draft_state = (None, None) if draft is None else nnx.split(draft)
-        self._definitions = _Definitions(target_def, vqvae_def, draft_def)
-        self._weights = _Weights(target=target_state, vqvae=vqvae_state, draft=draft_state)
+        parts = [_split(model) for model in (target, vqvae, draft)]
+        self._definitions = _Definitions(*(definition for definition, _ in parts))
+        self._weights = _Weights(*(weights for _, weights in parts))
         self.mesh: Mesh | None = None
         if mesh is not None:
             require(

@@ -199,7 +199,7 @@ def forward_window(
         modulations,
         cache,
         pyramid.offsets[window.start],
-        None if mask is None else jnp.asarray(mask),
+        mask,
     )
     wanted = window if logits_of is None else logits_of
     skipped = pyramid.offsets[wanted.start] - pyramid.offsets[window.start]

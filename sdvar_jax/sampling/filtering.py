@@ -1,8 +1,8 @@
 """Top-k and top-p filtering of logits by one threshold a row.
 
 Both filters keep a token exactly if its logit reaches a threshold, so filtering is finding that
-threshold. Two ways find it: sorting (the reference), and a search over the bits of the logits
-that needs no sort and is much cheaper where sorting is slow.
+threshold. Three ways find it: sorting (the reference), a search over the bits of the logits that
+needs no sort, and the same search as one kernel on NVIDIA GPUs (``filter_kernel``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-METHODS = ("sort", "search")
+METHODS = ("sort", "search", "kernel")
 
 _INT_MIN = -(2**31)
 _DIGIT_BITS = 4
@@ -84,14 +84,21 @@ def keep_threshold(
       logits: float32 [..., vocab].
       top_k: int32 scalar; 0 keeps all.
       top_p: float32 scalar; 0 keeps all.
-      method: "sort" or "search".
+      method: one of ``METHODS``.
 
     Returns:
       float32 [..., 1]. Tokens tied at the threshold are all kept.
     """
     chex.assert_type(logits, jnp.float32)
-    find = {"sort": _threshold_by_sort, "search": _threshold_by_search}[method]
-    return find(logits, jnp.asarray(top_k), jnp.asarray(top_p, jnp.float32))
+    top_k, top_p = jnp.asarray(top_k), jnp.asarray(top_p, jnp.float32)
+    if method == "sort":
+        return _threshold_by_sort(logits, top_k, top_p)
+    if method == "search":
+        return _threshold_by_search(logits, top_k, top_p)
+    # Imported late: Pallas takes a while, and only this method needs it.
+    from sdvar_jax.sampling.filter_kernel import keep_threshold_kernel
+
+    return keep_threshold_kernel(logits, top_k, top_p)
 
 
 def filter_logits(

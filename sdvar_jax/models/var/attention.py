@@ -49,24 +49,33 @@ class SelfAttention(nnx.Module):
             width, width, dtypes, rngs, width_scale=width, gain=(2 * config.depth) ** -0.5
         )
 
+    def qkv_bias(self) -> jax.Array:
+        """The bias of the projection [3 * width]; that of k is zero."""
+        return jnp.concatenate(
+            [self.q_bias[...], jnp.zeros_like(self.q_bias[...]), self.v_bias[...]]
+        )
+
+    def query_scale(self) -> jax.Array:
+        """What the queries are multiplied by, float32 [heads]."""
+        if self.scale_mul is None:
+            scale = 0.25 / math.sqrt(self.config.head_dim)
+            return jnp.full((self.config.heads,), scale, jnp.float32)
+        return jnp.exp(jnp.minimum(self.scale_mul[...].astype(jnp.float32), _MAX_LOG_SCALE))
+
     def project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries, keys and values of x [batch, length, width], [batch, length, heads, head_dim].
 
         All are in the compute dtype; normalisation and scaling are already in q and k.
         """
         config, dtype = self.config, self.dtypes.compute_dtype
-        bias = jnp.concatenate(
-            [self.q_bias[...], jnp.zeros_like(self.q_bias[...]), self.v_bias[...]]
-        )
         qkv = (
             jnp.matmul(x, self.qkv_kernel[...].astype(dtype), precision=self.dtypes.precision)
-            + bias.astype(dtype)[None, None]
+            + self.qkv_bias().astype(dtype)[None, None]
         )
         qkv = qkv.reshape(*x.shape[:2], 3, config.heads, config.head_dim)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if self.scale_mul is not None:
-            scale = jnp.exp(jnp.minimum(self.scale_mul[...].astype(jnp.float32), _MAX_LOG_SCALE))
-            q = (_l2_normalize(q) * scale[None, None, :, None]).astype(dtype)
+            q = (_l2_normalize(q) * self.query_scale()[None, None, :, None]).astype(dtype)
             k = _l2_normalize(k).astype(dtype)
         return q, k, v
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx, struct
 
 from sdvar_jax.config import FLOAT32, DTypePolicy, VARConfig
@@ -17,6 +18,7 @@ from sdvar_jax.models.var.initializers import (
     modulation_init,
     weight_init,
 )
+from sdvar_jax.models.var.kernels import INTERPRETED, REFERENCE
 from sdvar_jax.models.var.masks import block_causal_mask
 
 
@@ -44,11 +46,20 @@ class VAR(nnx.Module):
     Attributes:
       config: its shapes.
       dtypes: dtypes of parameters and arithmetic; the head is always in float32.
+      kernels: what runs the blocks over a KV cache, see ``kernels``.
     """
 
-    def __init__(self, config: VARConfig, dtypes: DTypePolicy = FLOAT32, *, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self,
+        config: VARConfig,
+        dtypes: DTypePolicy = FLOAT32,
+        *,
+        rngs: nnx.Rngs,
+        kernels: str = REFERENCE,
+    ) -> None:
         self.config = config
         self.dtypes = dtypes
+        self.kernels = kernels
         width, pyramid, dtype = config.width, config.pyramid, dtypes.param_dtype
         init = weight_init(width)
         self.class_embed = nnx.Param(
@@ -131,7 +142,7 @@ class VAR(nnx.Module):
         modulations: Modulations,
         cache: KVCache | None = None,
         offset: int = 0,
-        mask: jax.Array | None = None,
+        mask: np.ndarray | None = None,
         keeps: tuple[tuple[jax.Array, jax.Array], ...] | None = None,
     ) -> tuple[jax.Array, KVCache]:
         """Runs the blocks over a window of positions.
@@ -148,11 +159,22 @@ class VAR(nnx.Module):
           [batch, length, width], and the cache with the window written at ``offset``.
         """
         chex.assert_shape(x, (modulations.condition.shape[0], None, self.config.width))
+        if cache is not None and keeps is None and self.kernels != REFERENCE:
+            # Imported late: Pallas takes a while, and only this path needs it.
+            from sdvar_jax.models.var.fused import fused_hidden, visible_limits
+
+            limits = visible_limits(mask, offset, x.shape[1])
+            if limits is not None:
+                interpret = self.kernels == INTERPRETED
+                return fused_hidden(
+                    self.blocks, x, modulations.blocks, cache, offset, limits, interpret=interpret
+                )
+        seen = None if mask is None else jnp.asarray(mask)
         keys, values = [], []
         for i, block in enumerate(self.blocks):
             cached = None if cache is None else (cache.keys[i], cache.values[i])
             keep = None if keeps is None else keeps[i]
-            x, (key, value) = block(x, modulations.blocks[i], cached, offset, mask, keep)
+            x, (key, value) = block(x, modulations.blocks[i], cached, offset, seen, keep)
             keys.append(key)
             values.append(value)
         return x, KVCache(keys=tuple(keys), values=tuple(values))
@@ -197,6 +219,6 @@ class VAR(nnx.Module):
             window = pyramid.window(scale, scale + 1)
             scale_inputs = inputs[:, window.start - first : window.stop - first]
             embedded.append(self.embed_scale(scale_inputs, scale))
-        mask = jnp.asarray(block_causal_mask(pyramid))
+        mask = block_causal_mask(pyramid)
         x, _ = self.hidden(jnp.concatenate(embedded, axis=1), modulations, mask=mask, keeps=keeps)
         return self.logits(x, modulations)

@@ -1,0 +1,14 @@
+"""Fused kernels of the transformer's inference on GPUs (Pallas, through Triton).
+
+``VAR.kernels`` chooses what runs the blocks over a KV cache:
+
+- ``REFERENCE``: plain JAX, on every device and in training;
+- ``FUSED``: these kernels, on NVIDIA GPUs in bfloat16 or float16;
+- ``INTERPRETED``: these kernels without an accelerator, for tests.
+"""
+
+REFERENCE = "reference"
+FUSED = "fused"
+INTERPRETED = "interpreted"
+AUTO = "auto"
+KERNELS = (REFERENCE, FUSED, INTERPRETED)

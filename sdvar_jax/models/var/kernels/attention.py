@@ -1,0 +1,213 @@
+"""Attention of a window over the KV cache, in one kernel.
+
+It normalises and scales q and k, writes the window's keys and values into the cache, and attends
+over the committed prefix in the cache and the window itself. Every program reads the window's keys
+from the projection and not from the cache, so no program waits for another.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plt
+
+_LOG2_E = math.log2(math.e)
+_MASKED = -1e30
+
+# From here on larger tiles win: there is work for every multiprocessor anyway.
+_MANY_QUERIES = 2**17
+
+
+def _normalize(x: jax.Array) -> jax.Array:
+    """Divides by the norm, x / max(|x|, 1e-12) over the last axis, float32."""
+    x = x.astype(jnp.float32)
+    squares = jnp.sum(x * x, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
+
+
+def _attention_kernel(
+    qkv_ref: Any,
+    scale_ref: Any,
+    limits_ref: Any,
+    old_keys_ref: Any,
+    old_values_ref: Any,
+    out_ref: Any,
+    keys_ref: Any,
+    values_ref: Any,
+    *,
+    length: int,
+    offset: int,
+    heads: int,
+    head_dim: int,
+    normalized: bool,
+    block_q: int,
+    block_k: int,
+) -> None:
+    row, head, tile = pl.program_id(0), pl.program_id(1), pl.program_id(2)
+    dtype = out_ref.dtype
+    width = heads * head_dim
+
+    def window(part: int, start: Any, size: int) -> jax.Array:
+        """Rows ``start``.. of q (0), k (1) or v (2) of this head, zeros behind the window."""
+        inside = (start + jnp.arange(size) < length)[:, None]
+        columns = pl.ds(part * width + head * head_dim, head_dim)
+        reference = qkv_ref.at[pl.ds(row * length + start, size), columns]
+        return plt.load(reference, mask=inside, other=0.0)
+
+    def window_keys(start: Any, size: int) -> jax.Array:
+        keys = window(1, start, size)
+        return _normalize(keys).astype(dtype) if normalized else keys
+
+    first = tile * block_q
+    q = window(0, first, block_q)
+    q = ((_normalize(q) if normalized else q) * scale_ref[head]).astype(dtype)
+    limits = plt.load(
+        limits_ref.at[pl.ds(first, block_q)], mask=first + jnp.arange(block_q) < length, other=0
+    )
+
+    # The window's own keys and values go into the cache, each by the program of its tile.
+    inside = (first + jnp.arange(block_q) < length)[:, None]
+    place = (row, pl.ds(offset + first, block_q), head, slice(None))
+    plt.store(keys_ref.at[place], window_keys(first, block_q), mask=inside)
+    plt.store(values_ref.at[place], window(2, first, block_q), mask=inside)
+
+    def attend(keys: Any, values: Any, seen: Any, state: Any) -> Any:
+        highest, total, out = state
+        scores = plt.dot(q, keys, trans_b=True) * _LOG2_E  # [block_q, block_k]
+        scores = jnp.where(seen, scores, _MASKED)
+        new_highest = jnp.maximum(highest, jnp.max(scores, axis=-1))
+        weights = jnp.exp2(scores - new_highest[:, None])
+        decay = jnp.exp2(highest - new_highest)
+        total = total * decay + jnp.sum(weights, axis=-1)
+        out = out * decay[:, None] + plt.dot(weights.astype(dtype), values)
+        return new_highest, total, out
+
+    def cached_tile(i: Any, state: Any) -> Any:
+        start = i * block_k
+        inside = start + jnp.arange(block_k) < offset
+        place = (row, pl.ds(start, block_k), head, slice(None))
+        keys = plt.load(old_keys_ref.at[place], mask=inside[:, None], other=0.0)
+        values = plt.load(old_values_ref.at[place], mask=inside[:, None], other=0.0)
+        return attend(keys, values, inside[None, :], state)
+
+    def window_tile(i: Any, state: Any) -> Any:
+        start = i * block_k
+        seen = (start + jnp.arange(block_k))[None, :] < limits[:, None]
+        return attend(window_keys(start, block_k), window(2, start, block_k), seen, state)
+
+    state = (
+        jnp.full((block_q,), _MASKED, jnp.float32),
+        jnp.zeros((block_q,), jnp.float32),
+        jnp.zeros((block_q, head_dim), jnp.float32),
+    )
+    if offset > 0:
+        state = jax.lax.fori_loop(0, pl.cdiv(offset, block_k), cached_tile, state)
+    state = jax.lax.fori_loop(0, pl.cdiv(length, block_k), window_tile, state)
+    _, total, out = state
+    plt.store(
+        out_ref.at[pl.ds(row * length + first, block_q), pl.ds(head * head_dim, head_dim)],
+        (out / total[:, None]).astype(dtype),
+        mask=inside,
+    )
+
+
+def block_of(length: int, most: int) -> int:
+    """Rows of a tile for ``length``: a power of two from 16 to ``most``."""
+    return min(most, max(16, 1 << (length - 1).bit_length()))
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=(
+        "rows",
+        "offset",
+        "normalized",
+        "block_q",
+        "block_k",
+        "warps",
+        "stages",
+        "interpret",
+    ),
+)
+def cached_attention(
+    qkv: jax.Array,
+    scale: jax.Array,
+    limits: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    *,
+    rows: int,
+    offset: int,
+    normalized: bool,
+    block_q: int | None = None,
+    block_k: int | None = None,
+    warps: int = 4,
+    stages: int = 3,
+    interpret: bool = False,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Attention over the committed prefix and the window.
+
+    Args:
+      qkv: the projection [padded, 3 * width], row b * length + i is position i of batch row b;
+        what lies behind rows * length is not read.
+      scale: what q is multiplied by, float32 [heads].
+      limits: how many of the window's positions each of them sees, int32 [length].
+      keys: cache [at least rows, total_length, heads, head_dim]; positions before ``offset`` are
+        read, those of the window are written.
+      values: as keys.
+      rows: of the batch.
+      offset: position of the window's first token.
+      normalized: whether q and k are L2-normalised.
+      block_q: queries of a program.
+      block_k: keys of a step.
+      warps: of a program.
+      stages: reads under way.
+      interpret: run without an accelerator, for tests.
+
+    Returns:
+      [padded, width] in qkv's dtype, and the caches written.
+    """
+    length = limits.shape[0]
+    heads, head_dim = keys.shape[2:]
+    padded = qkv.shape[0]
+    width = heads * head_dim
+    chex.assert_shape(qkv, (padded, 3 * width))
+    chex.assert_shape(scale, (heads,))
+    chex.assert_equal_shape([keys, values])
+    if block_q is None:
+        block_q = block_of(length, 128 if rows * heads * length >= _MANY_QUERIES else 64)
+    block_k = block_of(max(length, offset), 64) if block_k is None else block_k
+    whole = [
+        pl.BlockSpec(array.shape, lambda b, h, t, n=array.ndim: (0,) * n)
+        for array in (qkv, scale, limits, keys, values)
+    ]
+    return pl.pallas_call(
+        functools.partial(
+            _attention_kernel,
+            length=length,
+            offset=offset,
+            heads=heads,
+            head_dim=head_dim,
+            normalized=normalized,
+            block_q=block_q,
+            block_k=block_k,
+        ),
+        grid=(rows, heads, pl.cdiv(length, block_q)),
+        in_specs=whole,
+        out_specs=[pl.BlockSpec((padded, width), lambda b, h, t: (0, 0)), whole[3], whole[4]],
+        out_shape=[
+            jax.ShapeDtypeStruct((padded, width), qkv.dtype),
+            jax.ShapeDtypeStruct(keys.shape, keys.dtype),
+            jax.ShapeDtypeStruct(values.shape, values.dtype),
+        ],
+        input_output_aliases={3: 1, 4: 2},
+        compiler_params=plt.CompilerParams(num_warps=warps, num_stages=stages),
+        interpret=interpret,
+        name="cached_attention",
+    )(qkv, scale, limits, keys, values)

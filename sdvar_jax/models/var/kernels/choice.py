@@ -1,0 +1,69 @@
+"""Which kernels run a model here."""
+
+from __future__ import annotations
+
+import jax
+from flax import nnx
+
+from sdvar_jax.config import DTypePolicy, VARConfig
+from sdvar_jax.errors import SdvarError
+from sdvar_jax.models.var.kernels import AUTO, FUSED, KERNELS, REFERENCE
+from sdvar_jax.models.var.transformer import VAR
+
+_TRIED = "9.0"
+"""Compute capability of the GPUs that the kernels were tuned on (H100, H200)."""
+
+
+def supported(config: VARConfig, dtypes: DTypePolicy) -> bool:
+    """Whether the kernels can run a model of these shapes."""
+    head_dim = config.head_dim
+    return (
+        head_dim >= 16
+        and head_dim & (head_dim - 1) == 0
+        and config.width % 64 == 0
+        and config.mlp_width % 64 == 0
+        and dtypes.compute in ("bfloat16", "float16")
+    )
+
+
+def choose_kernels(wanted: str, config: VARConfig, dtypes: DTypePolicy, *, devices: int = 1) -> str:
+    """What of ``KERNELS`` a model runs with.
+
+    Args:
+      wanted: one of ``KERNELS``, or "auto" for the fast path wherever it can run.
+      config: the model's shapes.
+      dtypes: the model's.
+      devices: that a run is spread over; the kernels run on one.
+
+    Raises:
+      SdvarError: the name is unknown, or the fast path was asked for and cannot run here.
+    """
+    if wanted not in (AUTO, *KERNELS):
+        raise SdvarError(f"unknown kernels {wanted!r}; use one of {', '.join((AUTO, *KERNELS))}")
+    if wanted not in (AUTO, FUSED):
+        return wanted
+    first = jax.devices()[0]
+    reason = None
+    if first.platform != "gpu" or "nvidia" not in first.device_kind.lower():
+        reason = f"need an NVIDIA GPU, and this is {first.device_kind}"
+    elif wanted == AUTO and first.compute_capability != _TRIED:
+        reason = f"were tried on compute capability {_TRIED}, not {first.compute_capability}"
+    elif devices != 1:
+        reason = f"run on one device, and these are {devices}"
+    elif not supported(config, dtypes):
+        reason = (
+            "need bfloat16 or float16 and widths that 64 divides, "
+            f"and this is {dtypes.compute} of width {config.width}"
+        )
+    if reason is None:
+        return FUSED
+    if wanted == FUSED:
+        raise SdvarError(f"the fused kernels {reason}; use --kernels {REFERENCE} or {AUTO}")
+    return REFERENCE
+
+
+def with_kernels(model: VAR, kernels: str) -> VAR:
+    """The same model (its arrays are shared), running with ``kernels``."""
+    copy = nnx.merge(*nnx.split(model))
+    copy.kernels = kernels
+    return copy

@@ -1,0 +1,171 @@
+"""Matrix products of few rows, which cost what reading the weights costs.
+
+With a handful of rows a product is as fast as its weights come from memory, so what counts is that
+every multiprocessor has enough of them under way. A product with few columns is split along its
+contraction into parts; whoever reads it adds them up (``normalize.residual_normalize``), so that
+no sum depends on the order in which programs finish.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plt
+
+MAX_ROWS = 128
+"""From here on arithmetic counts, and the library's products win."""
+
+_MULTIPROCESSORS = 132
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """How a product is cut up; the defaults won on an H100 (``docs/performance.md``).
+
+    Attributes:
+      block_n: columns that a program makes.
+      block_k: rows of the kernel that are read at a time.
+      warps: of a program.
+      stages: reads under way.
+    """
+
+    block_n: int = 64
+    block_k: int = 128
+    warps: int = 4
+    stages: int = 6
+
+    @classmethod
+    def of(cls, width: int, rows: int) -> Tiling:
+        """For products [rows, width] @ [width, ...]: six reads must fit in shared memory."""
+        return cls(block_k=128 if width % 128 == 0 and rows <= 64 else 64)
+
+    def parts(self, width: int, columns: int) -> int:
+        """Into how many parts to split: a program a multiprocessor at most, no second round."""
+        blocks = width // self.block_k
+        most = max(_MULTIPROCESSORS // (columns // self.block_n), 1)
+        return max(parts for parts in range(1, most + 1) if blocks % parts == 0)
+
+
+def padded_rows(rows: int) -> int:
+    """Rows that a product of ``rows`` rows is computed with: a power of two, at least 16."""
+    return max(16, 1 << (rows - 1).bit_length())
+
+
+def _product(x_ref: Any, w_ref: Any, block_k: int) -> jax.Array:
+    """The product of the blocks, block_k at a time, float32."""
+
+    def add(i: Any, total: jax.Array) -> jax.Array:
+        part = pl.ds(i * block_k, block_k)
+        return total + plt.dot(x_ref[:, part], w_ref[part, :])
+
+    zero = jnp.zeros((x_ref.shape[0], w_ref.shape[1]), jnp.float32)
+    return jax.lax.fori_loop(0, w_ref.shape[0] // block_k, add, zero)
+
+
+def _linear_kernel(
+    x_ref: Any, w_ref: Any, b_ref: Any, out_ref: Any, *, gelu: bool, block_k: int
+) -> None:
+    out = _product(x_ref, w_ref, block_k) + b_ref[...].astype(jnp.float32)[None, :]
+    if gelu:
+        out = jax.nn.gelu(out, approximate=True)
+    out_ref[...] = out.astype(out_ref.dtype)
+
+
+def _parts_kernel(x_ref: Any, w_ref: Any, out_ref: Any, *, block_k: int) -> None:
+    out_ref[...] = _product(x_ref, w_ref, block_k)[None]
+
+
+@functools.partial(jax.jit, static_argnames=("gelu", "tiling", "interpret"))
+def linear(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    *,
+    gelu: bool = False,
+    tiling: Tiling | None = None,
+    interpret: bool = False,
+) -> jax.Array:
+    """The product x @ kernel + bias, and GELU (tanh form) where asked for.
+
+    Args:
+      x: [rows, width]; rows as ``padded_rows`` gives them.
+      kernel: [width, columns].
+      bias: [columns].
+      gelu: apply it.
+      tiling: how it is cut up; None for what suits the shapes.
+      interpret: run without an accelerator, for tests.
+
+    Returns:
+      [rows, columns] in x's dtype.
+    """
+    rows, width = x.shape
+    columns = kernel.shape[1]
+    tiling = Tiling.of(width, rows) if tiling is None else tiling
+    chex.assert_shape(kernel, (width, columns))
+    chex.assert_shape(bias, (columns,))
+    chex.assert_is_divisible(width, tiling.block_k)
+    chex.assert_is_divisible(columns, tiling.block_n)
+    return pl.pallas_call(
+        functools.partial(_linear_kernel, gelu=gelu, block_k=tiling.block_k),
+        grid=(columns // tiling.block_n,),
+        in_specs=[
+            pl.BlockSpec((rows, width), lambda n: (0, 0)),
+            pl.BlockSpec((width, tiling.block_n), lambda n: (0, n)),
+            pl.BlockSpec((tiling.block_n,), lambda n: (n,)),
+        ],
+        out_specs=pl.BlockSpec((rows, tiling.block_n), lambda n: (0, n)),
+        out_shape=jax.ShapeDtypeStruct((rows, columns), x.dtype),
+        compiler_params=plt.CompilerParams(num_warps=tiling.warps, num_stages=tiling.stages),
+        interpret=interpret,
+        name="linear_gelu" if gelu else "linear",
+    )(x, kernel, bias)
+
+
+@functools.partial(jax.jit, static_argnames=("parts", "tiling", "interpret"))
+def linear_parts(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    parts: int | None = None,
+    tiling: Tiling | None = None,
+    interpret: bool = False,
+) -> jax.Array:
+    """The product x @ kernel as sums that are still to be added up.
+
+    Args:
+      x: as in ``linear``.
+      kernel: likewise.
+      parts: how many; a divisor of the width's blocks. None for what suits the shapes.
+      tiling: likewise.
+      interpret: run without an accelerator, for tests.
+
+    Returns:
+      float32 [parts, rows, columns].
+    """
+    rows, width = x.shape
+    columns = kernel.shape[1]
+    tiling = Tiling.of(width, rows) if tiling is None else tiling
+    parts = tiling.parts(width, columns) if parts is None else parts
+    chex.assert_shape(kernel, (width, columns))
+    chex.assert_is_divisible(width, tiling.block_k * parts)
+    chex.assert_is_divisible(columns, tiling.block_n)
+    share = width // parts
+    return pl.pallas_call(
+        functools.partial(_parts_kernel, block_k=tiling.block_k),
+        grid=(columns // tiling.block_n, parts),
+        in_specs=[
+            pl.BlockSpec((rows, share), lambda n, p: (0, p)),
+            pl.BlockSpec((share, tiling.block_n), lambda n, p: (p, n)),
+        ],
+        out_specs=pl.BlockSpec((1, rows, tiling.block_n), lambda n, p: (p, 0, n)),
+        out_shape=jax.ShapeDtypeStruct((parts, rows, columns), jnp.float32),
+        compiler_params=plt.CompilerParams(num_warps=tiling.warps, num_stages=tiling.stages),
+        interpret=interpret,
+        name="linear_parts",
+    )(x, kernel)

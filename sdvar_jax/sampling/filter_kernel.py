@@ -1,0 +1,81 @@
+"""The thresholds of top-k and top-p in one kernel, a program a row (Pallas, through Triton).
+
+The same search as ``filtering`` does over the bits of the logits, one bit a step, on a row that
+stays in registers: the row is read once.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plt
+
+_INT_MIN = -(2**31)
+
+
+def _flip(bits: jax.Array) -> jax.Array:
+    """Between the bits of float32 values and int32 that order as the values do; its own inverse."""
+    return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
+
+
+def _kernel(logits_ref: Any, dropped_ref: Any, top_p_ref: Any, out_ref: Any, *, vocab: int) -> None:
+    size = pl.next_power_of_2(vocab)
+    inside = jnp.arange(size) < vocab
+    row = pl.program_id(0)
+    logits = plt.load(logits_ref.at[row, pl.ds(0, size)], mask=inside, other=-jnp.inf)
+    bits = _flip(jax.lax.bitcast_convert_type(logits, jnp.int32))
+
+    def largest(weights: jax.Array, allowed: jax.Array) -> jax.Array:
+        """The largest t for which what lies below it weighs at most ``allowed``."""
+
+        def add_bit(i: Any, low: jax.Array) -> jax.Array:
+            candidate = low + (jnp.int32(1) << (31 - i))
+            weight = jnp.sum(jnp.where(bits < candidate, weights, 0.0), axis=0)
+            return jnp.where(weight <= allowed, candidate, low)
+
+        return jax.lax.fori_loop(0, 32, add_bit, jnp.int32(_INT_MIN))
+
+    kth_bits = largest(inside.astype(jnp.float32), dropped_ref[0])
+    kept = jnp.where(bits >= kth_bits, logits, -jnp.inf)
+    shifted = jnp.exp(kept - jnp.max(logits, axis=0))
+    probabilities = shifted / jnp.sum(shifted, axis=0)
+    top_p = top_p_ref[0]
+    nucleus = largest(probabilities, 1.0 - top_p)
+    # The most likely token always stays.
+    nucleus = jnp.minimum(nucleus, jnp.max(bits, axis=0))
+    threshold = jnp.where(top_p > 0, jnp.maximum(nucleus, kth_bits), kth_bits)
+    out_ref[row] = jax.lax.bitcast_convert_type(_flip(threshold), jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnames=("interpret",))
+def keep_threshold_kernel(
+    logits: jax.Array, top_k: jax.Array, top_p: jax.Array, *, interpret: bool | None = None
+) -> jax.Array:
+    """The smallest logit that top-k and then top-p keep; see ``filtering.keep_threshold``.
+
+    ``interpret`` runs it without an accelerator, slowly; None does so where the backend is a CPU.
+    """
+    if interpret is None:
+        interpret = jax.default_backend() == "cpu"
+    vocab = logits.shape[-1]
+    rows = logits.reshape(-1, vocab)  # [rows, vocab]
+    dropped = jnp.where(top_k > 0, vocab - jnp.clip(top_k, 1, vocab), 0).astype(jnp.float32)
+    threshold = pl.pallas_call(
+        functools.partial(_kernel, vocab=vocab),
+        grid=(rows.shape[0],),
+        in_specs=[
+            pl.BlockSpec(rows.shape, lambda r: (0, 0)),
+            pl.BlockSpec((1,), lambda r: (0,)),
+            pl.BlockSpec((1,), lambda r: (0,)),
+        ],
+        out_specs=pl.BlockSpec((rows.shape[0],), lambda r: (0,)),
+        out_shape=jax.ShapeDtypeStruct((rows.shape[0],), jnp.float32),
+        compiler_params=plt.CompilerParams(num_warps=4, num_stages=1),
+        interpret=interpret,
+        name="keep_threshold",
+    )(rows, dropped[None], jnp.asarray(top_p, jnp.float32)[None])
+    return threshold.reshape(*logits.shape[:-1], 1)

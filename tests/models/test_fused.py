@@ -1,0 +1,138 @@
+"""The fast path of the transformer gives what the reference path gives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_models import small_model, small_var_config
+
+from sdvar_jax.config import BFLOAT16, FLOAT32, DTypePolicy, ScalePyramid
+from sdvar_jax.decoding import TargetOnly
+from sdvar_jax.errors import SdvarError
+from sdvar_jax.models import KVCache, block_causal_mask
+from sdvar_jax.models.var.fused import visible_limits
+from sdvar_jax.models.var.kernels import AUTO, FUSED, INTERPRETED, REFERENCE
+from sdvar_jax.models.var.kernels.choice import choose_kernels, supported, with_kernels
+from sdvar_jax.pipeline import Pipeline, choose_filter
+
+PYRAMID = ScalePyramid((1, 2, 3, 4, 6))
+
+
+def config(**options):
+    return small_var_config(width=64, depth=2, heads=4, pyramid=PYRAMID, **options)
+
+
+def run(model, windows, rows=3):
+    """Hidden states of the windows, one after the other over one cache, and the cache."""
+    random = np.random.default_rng(0)
+    modulations = model.modulations(jnp.asarray([1, 4, 10][:rows]))
+    cache = KVCache.make(model.config, rows, jnp.float32)
+    outs = []
+    for start, stop in windows:
+        offset, end = PYRAMID.offsets[start], PYRAMID.offsets[stop]
+        x = jnp.asarray(random.standard_normal((rows, end - offset, 64)), jnp.float32)
+        mask = None if stop - start == 1 else block_causal_mask(PYRAMID, start, stop)
+        x, cache = model.hidden(x, modulations, cache, offset, mask)
+        outs.append(x)
+    return outs, cache
+
+
+@pytest.mark.parametrize("options", [{}, {"attn_l2_norm": False}, {"shared_aln": True}])
+@pytest.mark.parametrize(
+    "windows",
+    [[(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)], [(0, 3), (3, 5)], [(0, 5)]],
+    ids=["scale by scale", "two windows", "one window"],
+)
+def test_windows_over_the_cache(windows, options):
+    model = small_model(config(**options))
+    wanted, wanted_cache = run(model, windows)
+    got, cache = run(with_kernels(model, INTERPRETED), windows)
+    for one, other in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+    for one, other in zip(jax.tree.leaves(cache), jax.tree.leaves(wanted_cache), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_masks_that_are_not_block_causal_take_the_reference_path():
+    mask = block_causal_mask(PYRAMID, 2, 3)
+    mask[:, 1] = False
+    assert visible_limits(mask, PYRAMID.offsets[2], 9) is None
+    model = with_kernels(small_model(config()), INTERPRETED)
+    modulations, cache = model.modulations(jnp.asarray([1])), KVCache.make(config(), 1, jnp.float32)
+    x = jnp.ones((1, 9, 64))
+    got, _ = model.hidden(x, modulations, cache, 5, mask)
+    wanted, _ = with_kernels(model, REFERENCE).hidden(x, modulations, cache, 5, mask)
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_limits_tell_what_a_position_sees_of_its_window():
+    mask = block_causal_mask(PYRAMID, 1, 3)
+    np.testing.assert_array_equal(visible_limits(mask, 1, 13), [4] * 4 + [13] * 9)
+    np.testing.assert_array_equal(visible_limits(None, 5, 9), [9] * 9)
+
+
+class TestChoice:
+    def test_a_cpu_takes_the_reference_path(self):
+        assert choose_kernels(AUTO, config(), BFLOAT16) == REFERENCE
+        assert choose_filter(AUTO, REFERENCE) == "sort"
+        assert choose_filter(AUTO, FUSED) == "kernel"
+        assert choose_filter("search", FUSED) == "search"
+
+    def test_what_cannot_run_is_refused(self):
+        with pytest.raises(SdvarError, match="need an NVIDIA GPU, and this is cpu"):
+            choose_kernels(FUSED, config(), BFLOAT16)
+        with pytest.raises(SdvarError, match="unknown kernels 'fast'"):
+            choose_kernels("fast", config(), BFLOAT16)
+
+    @pytest.mark.parametrize(
+        ("options", "dtypes", "expected"),
+        [
+            ({}, BFLOAT16, True),
+            ({}, DTypePolicy("float32", "float16"), True),
+            ({}, FLOAT32, False),
+            ({"width": 96, "heads": 6}, BFLOAT16, False),
+            ({"heads": 8}, BFLOAT16, False),
+        ],
+    )
+    def test_shapes_and_dtypes_decide(self, options, dtypes, expected):
+        sizes = {"width": 64, "heads": 4, **options}
+        assert supported(small_var_config(**sizes), dtypes) is expected
+
+    def test_the_pipeline_keeps_the_users_model_as_it_is(self):
+        from small_models import small_target, small_vqvae
+
+        target = small_target()
+        pipeline = Pipeline(target, small_vqvae(), kernels=INTERPRETED)
+        assert (target.kernels, pipeline.target.kernels) == (REFERENCE, INTERPRETED)
+
+
+@pytest.mark.accelerator
+def test_on_a_gpu_the_fast_path_agrees_with_the_reference():
+    """In bfloat16 both are within rounding of the reference in float32."""
+    from benchmarks.random_models import RandomModels
+    from sdvar_jax.decoding.request import make_request
+    from sdvar_jax.decoding.sequential import decode_scale
+    from sdvar_jax.decoding.window import class_modulations
+    from sdvar_jax.sampling import SamplingConfig
+
+    if choose_kernels(AUTO, config(), BFLOAT16) != FUSED:
+        pytest.skip("needs a GPU that the kernels were tried on")
+    models = RandomModels.make("d16", None, BFLOAT16)
+    sampling = SamplingConfig()
+    outs = {}
+    for kernels in (REFERENCE, FUSED):
+        pipeline = Pipeline(models.target, models.vqvae, kernels=kernels, filter_method="search")
+        target, quantizer = pipeline.target, models.vqvae.quantizer
+        compiled_in = pipeline.prepare(TargetOnly(), sampling)
+        request = make_request(np.arange(2), 0, sampling, target.config.pyramid)
+        modulations = class_modulations(target, request, compiled_in)
+        cache = KVCache.make(target.config, 4, jnp.bfloat16)
+        f_hats = jax.random.normal(jax.random.key(0), (11, 2, 16, 16, 32))
+        outs[kernels] = []
+        for scale in range(10):
+            logits, _, _, cache = decode_scale(
+                target, quantizer, modulations, f_hats, cache, scale, request, compiled_in
+            )
+            outs[kernels].append(np.asarray(logits))
+    for one, other in zip(outs[FUSED], outs[REFERENCE], strict=True):
+        assert np.linalg.norm(one - other) < 0.05 * np.linalg.norm(other)

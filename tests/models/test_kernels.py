@@ -1,0 +1,195 @@
+"""The fused kernels, interpreted on the CPU, against the plain sums they stand for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sdvar_jax.models.var.kernels.attention import block_of, cached_attention
+from sdvar_jax.models.var.kernels.linear import Tiling, linear, linear_parts, padded_rows
+from sdvar_jax.models.var.kernels.normalize import residual_normalize
+
+TOLERANCE = 1e-5
+
+
+def normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+class TestLinear:
+    @pytest.mark.parametrize("gelu", [False, True])
+    def test_is_the_product_with_bias_and_gelu(self, gelu):
+        x, kernel, bias = normal(0, 16, 256), normal(1, 256, 128) / 16, normal(2, 128)
+        wanted = jnp.matmul(x, kernel, precision="highest") + bias[None]
+        wanted = jax.nn.gelu(wanted, approximate=True) if gelu else wanted
+        got = linear(x, kernel, bias, gelu=gelu, interpret=True)
+        np.testing.assert_allclose(got, wanted, atol=TOLERANCE)
+
+    @pytest.mark.parametrize("parts", [None, 1, 3])
+    def test_parts_add_up_to_the_product(self, parts):
+        x, kernel = normal(0, 32, 192), normal(1, 192, 64) / 16
+        got = linear_parts(x, kernel, parts=parts, interpret=True)
+        assert got.dtype == jnp.float32
+        assert parts is None or got.shape[0] == parts
+        wanted = jnp.matmul(x, kernel, precision="highest")
+        np.testing.assert_allclose(got.sum(axis=0), wanted, atol=TOLERANCE)
+
+    def test_wrong_shapes_are_refused(self):
+        with pytest.raises(AssertionError):
+            linear(normal(0, 16, 128), normal(1, 256, 64), normal(2, 64), interpret=True)
+        with pytest.raises(AssertionError):
+            linear(normal(0, 16, 128), normal(1, 128, 96), normal(2, 96), interpret=True)
+
+    @pytest.mark.parametrize(("rows", "padded"), [(1, 16), (16, 16), (18, 32), (72, 128)])
+    def test_rows_are_padded_to_a_power_of_two(self, rows, padded):
+        assert padded_rows(rows) == padded
+
+    @pytest.mark.parametrize(
+        ("depth", "rows"), [(16, 16), (20, 64), (24, 128), (30, 16), (36, 128)]
+    )
+    def test_the_official_sizes_are_cut_into_a_program_a_multiprocessor_at_most(self, depth, rows):
+        width = 64 * depth
+        for wide in (width, 4 * width):
+            tiling = Tiling.of(wide, rows)
+            parts = tiling.parts(wide, width)
+            assert wide % (tiling.block_k * parts) == 0
+            assert 60 <= parts * width // tiling.block_n <= 132
+
+
+class TestCachedAttention:
+    HEADS, HEAD_DIM, TOTAL = 2, 16, 96
+
+    def reference(self, qkv, scale, limits, keys, values, rows, offset, normalized):
+        length = len(limits)
+        parts = qkv[: rows * length].reshape(rows, length, 3, self.HEADS, self.HEAD_DIM)
+        q, k, v = parts[:, :, 0], parts[:, :, 1], parts[:, :, 2]
+        if normalized:
+            q, k = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (q, k))
+        keys = keys.at[:rows, offset : offset + length].set(k)
+        values = values.at[:rows, offset : offset + length].set(v)
+        scores = jnp.einsum(
+            "bqhd,bkhd->bhqk",
+            q * scale[None, None, :, None],
+            keys[:rows, : offset + length],
+            precision="highest",
+        )
+        seen = np.arange(offset + length)[None] < offset + np.asarray(limits)[:, None]
+        weights = jax.nn.softmax(jnp.where(seen[None, None], scores, -jnp.inf), axis=-1)
+        out = jnp.einsum(
+            "bhqk,bkhd->bqhd", weights, values[:rows, : offset + length], precision="highest"
+        )
+        return out.reshape(rows * length, -1), keys, values
+
+    @pytest.mark.parametrize("normalized", [True, False])
+    @pytest.mark.parametrize(
+        ("rows", "offset", "limits"),
+        [
+            (2, 0, [1]),
+            (2, 1, [4] * 4),
+            (1, 5, [9] * 9),
+            (2, 14, [4] * 4 + [20] * 16),
+            (2, 0, [1, 5, 5, 5, 5, *[70] * 65]),
+        ],
+    )
+    def test_attends_over_the_prefix_and_the_window_and_fills_the_cache(
+        self, rows, offset, limits, normalized
+    ):
+        width = self.HEADS * self.HEAD_DIM
+        padded = padded_rows(rows * len(limits))
+        qkv = normal(0, padded, 3 * width)
+        scale = jnp.asarray([0.5, 4.0])
+        # One row more than the window runs: that of a dropped unconditional half.
+        keys = normal(1, rows + 1, self.TOTAL, self.HEADS, self.HEAD_DIM)
+        values = normal(2, *keys.shape)
+        got = cached_attention(
+            qkv,
+            scale,
+            jnp.asarray(limits, jnp.int32),
+            keys,
+            values,
+            rows=rows,
+            offset=offset,
+            normalized=normalized,
+            interpret=True,
+        )
+        wanted = self.reference(qkv, scale, limits, keys, values, rows, offset, normalized)
+        np.testing.assert_allclose(got[0][: rows * len(limits)], wanted[0], atol=TOLERANCE)
+        np.testing.assert_allclose(got[1], wanted[1], atol=TOLERANCE)
+        np.testing.assert_array_equal(got[2], wanted[2])
+
+    def test_what_lies_behind_the_window_in_the_cache_is_never_read(self):
+        width = self.HEADS * self.HEAD_DIM
+        qkv, scale, limits = normal(0, 16, 3 * width), jnp.ones(2), jnp.full((4,), 4, jnp.int32)
+        shape = (1, self.TOTAL, self.HEADS, self.HEAD_DIM)
+        clean, dirty = jnp.zeros(shape), jnp.zeros(shape).at[:, 5:].set(jnp.nan)
+        outs = [
+            cached_attention(
+                qkv, scale, limits, c, c, rows=1, offset=1, normalized=True, interpret=True
+            )[0][:4]
+            for c in (clean, dirty)
+        ]
+        np.testing.assert_array_equal(*outs)
+
+    @pytest.mark.parametrize(("length", "tile"), [(1, 16), (17, 32), (64, 64), (256, 64)])
+    def test_tiles_are_powers_of_two(self, length, tile):
+        assert block_of(length, 64) == tile
+
+
+class TestResidualNormalize:
+    ROWS, LENGTH, WIDTH, PADDED, EPS = 3, 4, 192, 16, 1e-6
+
+    def reference(self, x, branch, bias, modulation, gamma, following, scale):
+        image = jnp.minimum(jnp.arange(self.PADDED) // self.LENGTH, self.ROWS - 1)
+        if branch is not None:
+            branch = branch.sum(axis=0) if branch.ndim == 3 else branch
+            x = x + (branch + bias[None]) * modulation[image, gamma]
+        centered = x - x.mean(axis=-1, keepdims=True)
+        h = centered * jax.lax.rsqrt((centered**2).mean(axis=-1, keepdims=True) + self.EPS)
+        return x, h * (following[image, scale] + 1) + following[image, scale + 2]
+
+    @pytest.mark.parametrize("parts", [None, 1, 5])
+    def test_adds_the_branch_and_normalises(self, parts):
+        shape = (self.PADDED, self.WIDTH) if parts is None else (parts, self.PADDED, self.WIDTH)
+        x, branch, bias = normal(0, self.PADDED, self.WIDTH), normal(1, *shape), normal(2, 192)
+        modulation, following = (normal(seed, self.ROWS, 6, self.WIDTH) for seed in (3, 4))
+        got = residual_normalize(
+            x,
+            modulation,
+            length=self.LENGTH,
+            eps=self.EPS,
+            branch=branch,
+            bias=bias,
+            gamma=1,
+            scale=2,
+            next_modulation=following,
+            interpret=True,
+        )
+        wanted = self.reference(x, branch, bias, modulation, 1, following, 2)
+        for one, other in zip(got, wanted, strict=True):
+            np.testing.assert_allclose(one, other, atol=TOLERANCE)
+
+    def test_without_a_branch_it_normalises_alone(self):
+        x, modulation = normal(0, self.PADDED, self.WIDTH), normal(1, self.ROWS, 6, self.WIDTH)
+        total, h = residual_normalize(
+            x, modulation, length=self.LENGTH, eps=self.EPS, scale=3, interpret=True
+        )
+        np.testing.assert_array_equal(total, x)
+        _, wanted = self.reference(x, None, None, modulation, 0, modulation, 3)
+        np.testing.assert_allclose(h, wanted, atol=TOLERANCE)
+
+    def test_after_the_last_block_it_only_adds(self):
+        x, branch, bias = (normal(seed, 16, self.WIDTH) for seed in (0, 1, 2))
+        modulation = normal(3, self.ROWS, 6, self.WIDTH)
+        total, h = residual_normalize(
+            x,
+            modulation,
+            length=self.LENGTH,
+            eps=self.EPS,
+            branch=branch,
+            bias=bias[0],
+            gamma=0,
+            interpret=True,
+        )
+        wanted, _ = self.reference(x, branch, bias[0], modulation, 0, modulation, 2)
+        np.testing.assert_allclose(total, wanted, atol=TOLERANCE)
+        assert h is None
