@@ -72,8 +72,12 @@ class Table:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.budget = Budget(options.budget)
-        self.sampling = sampling_config(options)
         files = find_models(options.model, draft=options.draft)
+        own = files.default_sampling
+        for name in ("cfg", "top_k", "top_p"):
+            if getattr(options, name) is None:
+                setattr(options, name, getattr(own, name))
+        self.sampling = sampling_config(options)
         self.extractor: FeatureExtractor = load_features(options.features)
         self.pipeline: Pipeline = files.load(
             choose_dtypes(options.dtype), filter_method=options.filter
@@ -488,9 +492,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-neighbours", dest="neighbours", action="store_false")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--filter", choices=(AUTO, *METHODS), default=AUTO, help="top-k/top-p")
-    parser.add_argument("--cfg", type=float, default=1.5)
-    parser.add_argument("--top-k", type=int, default=900)
-    parser.add_argument("--top-p", type=float, default=0.96)
+    parser.add_argument("--cfg", type=float, help="default of these three: the checkpoint's own")
+    parser.add_argument("--top-k", type=int)
+    parser.add_argument("--top-p", type=float)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--threads", type=positive, default=max(2, (os.cpu_count() or 2) - 2), help="to compile on"
