@@ -31,6 +31,7 @@ from sdvar_jax.models import VAR, VQVAE
 from sdvar_jax.models.var.kernels import AUTO, FUSED
 from sdvar_jax.models.var.kernels.choice import choose_kernels, with_kernels
 from sdvar_jax.result import SampleResult
+from sdvar_jax.runtime.compiler_options import compiler_options
 from sdvar_jax.sampling import SamplingConfig
 
 Progress = Callable[[int], None]
@@ -399,7 +400,8 @@ class Pipeline:
         key = (id(program), arguments.get("decoder"), arguments.get("sampling"), shapes, structure)
         if key not in self._compiled:
             start = time.perf_counter()
-            self._compiled[key] = program.lower(**arguments).compile()
+            lowered = program.lower(**arguments)
+            self._compiled[key] = lowered.compile(compiler_options=compiler_options())
             timings["compile"] += time.perf_counter() - start
         return self._compiled[key]
 
