@@ -51,9 +51,30 @@ def nest(flat: Mapping[str, Any], *, int_keys: bool = True) -> dict[Any, Any]:
 
 def abstract_model(config: Config, dtypes: DTypePolicy = FLOAT32) -> Model:
     """The model with shapes and dtypes in place of arrays; nothing is computed or allocated."""
-    if isinstance(config, VARConfig):
-        return nnx.eval_shape(lambda: VAR(config, dtypes, rngs=nnx.Rngs(0)))
-    return nnx.eval_shape(lambda: VQVAE(config, dtypes, rngs=nnx.Rngs(0)))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+
+    def build(key: jax.Array) -> Model:
+        rngs: Any = _OneKey(key)
+        if isinstance(config, VARConfig):
+            return VAR(config, dtypes, rngs=rngs)
+        return VQVAE(config, dtypes, rngs=rngs)
+
+    return nnx.eval_shape(build, key)
+
+
+class _OneKey:
+    """Stands for ``nnx.Rngs`` where shapes alone count: every parameter gets the same key.
+
+    ``nnx.Rngs`` keeps its count in an array, and under a trace each step of it takes longer than
+    the one before: seconds for a large model.
+    """
+
+    def __init__(self, key: jax.Array) -> None:
+        self._key = key
+
+    def params(self) -> jax.Array:
+        """The key."""
+        return self._key
 
 
 @functools.lru_cache(maxsize=32)

@@ -38,12 +38,6 @@ from sdvar_jax.checkpoint.info import (
     write_info,
 )
 from sdvar_jax.checkpoint.lazy import DTYPES, LazyArray
-from sdvar_jax.checkpoint.orbax_store import (
-    orbax_arrays,
-    orbax_shapes,
-    read_orbax,
-    write_orbax,
-)
 from sdvar_jax.checkpoint.resolve import resolve_model
 from sdvar_jax.checkpoint.safetensors_file import read_safetensors, write_safetensors
 from sdvar_jax.config import DTypePolicy
@@ -177,6 +171,8 @@ def save_checkpoint(
     with atomic_directory(directory, overwrite, marker=INFO_FILE) as aside:
         for name, part in parts.items():
             if storage == "orbax":
+                from sdvar_jax.checkpoint.orbax_store import write_orbax  # slow to import
+
                 write_orbax(aside / name, part.arrays, progress)
             else:
                 write_safetensors(_file(aside, name), part.arrays, progress)
@@ -248,6 +244,8 @@ def load_weights(
     if info.storage == "safetensors":
         arrays = read_safetensors(_file(path, part))
     else:
+        from sdvar_jax.checkpoint.orbax_store import orbax_arrays
+
         arrays = orbax_arrays(path / part, order)
     check_arrays({name: array.shape for name, array in arrays.items()}, config)
     buffers = {}
@@ -275,6 +273,8 @@ def _load_part(
         stored = read_safetensors(_file(path, name))
         shapes = {key: array.shape for key, array in stored.items()}
     else:
+        from sdvar_jax.checkpoint.orbax_store import orbax_shapes, read_orbax
+
         shapes = orbax_shapes(path / name)
     check_arrays(shapes, config)
     wanted = {

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import chex
 import jax
@@ -219,6 +221,11 @@ class TestDamage:
     def test_a_part_that_is_not_there(self, saved):
         with pytest.raises(SdvarError, match="holds no draft; it holds var"):
             load_weights(saved, "draft")
+
+
+def test_orbax_is_imported_only_where_it_is_used():
+    program = "import sys, sdvar_jax.checkpoint.store; sys.exit('orbax.checkpoint' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_nothing_stays_of_an_interrupted_save(tmp_path, var, storage):
