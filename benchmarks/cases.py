@@ -107,14 +107,14 @@ def decoding_cases(choices: Choices, num_scales: int) -> tuple[Case, ...]:
             for order in ("target-draft", "draft-target")
         ]
     points = _points(choices)
-    if choices.wants("exact"):
-        decoder = Speculative(gamma=gamma, accept=planned, commit="draft")
-        cases.append(Case(f"exact, gamma {gamma}", decoder, points))
     if choices.wants("until"):
         decoder = Speculative(
             gamma=min(gamma, until), accept=planned, commit="draft", check_until=until
         )
         cases.append(Case(f"exact until {until}", decoder, points))
+    if choices.wants("exact"):
+        decoder = Speculative(gamma=gamma, accept=planned, commit="draft")
+        cases.append(Case(f"exact, gamma {gamma}", decoder, points))
     if choices.wants("adaptive"):
         decoder = Speculative(
             gamma="adaptive",

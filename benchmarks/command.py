@@ -108,9 +108,9 @@ def check_outputs(options: argparse.Namespace) -> None:
 
 
 def run_context(options: argparse.Namespace) -> dict[str, Any]:
-    """Device, versions and settings of a run."""
+    """Device, versions and settings of a run; of files their names alone."""
     settings = {
-        name: str(value) if isinstance(value, Path) else value
+        name: value.name if isinstance(value, Path) else value
         for name, value in vars(options).items()
     }
     return {
