@@ -14,6 +14,14 @@ class DType(enum.StrEnum):
     FLOAT16 = "float16"
 
 
+class Kernels(enum.StrEnum):
+    """What runs the transformers."""
+
+    AUTO = "auto"
+    REFERENCE = "reference"
+    FUSED = "fused"
+
+
 class GuidanceSchedule(enum.StrEnum):
     """How guidance grows over the scales."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sdvar_jax.cli.choices import DecoderName, DType
+from sdvar_jax.cli.choices import DecoderName, DType, Kernels
 from sdvar_jax.cli.decoders import DecoderOptions
 from sdvar_jax.cli.options import (
     DEFAULT_MODEL,
@@ -21,6 +21,7 @@ from sdvar_jax.cli.options import (
     DraftOption,
     DTypeOption,
     GuidanceScheduleOption,
+    KernelsOption,
     ModelOption,
     QuietOption,
     SeedOption,
@@ -102,6 +103,7 @@ def edit(
     draft: DraftOption = None,
     vqvae: VqvaeOption = None,
     dtype: DTypeOption = DType.AUTO,
+    kernels: KernelsOption = Kernels.AUTO,
     label: Annotated[
         str | None,
         typer.Option(
@@ -252,6 +254,7 @@ def edit(
         samples=count,
         batch_size=batch_size,
         dtype=str(dtype),
+        kernels=str(kernels),
         devices=devices,
     )
     job.check()

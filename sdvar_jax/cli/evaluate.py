@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sdvar_jax.cli.choices import DType
+from sdvar_jax.cli.choices import DType, Kernels
 from sdvar_jax.cli.decoders import DecoderOptions
 from sdvar_jax.cli.labels import parse_labels
 from sdvar_jax.cli.options import (
@@ -25,6 +25,7 @@ from sdvar_jax.cli.options import (
     DTypeOption,
     GuidanceScheduleOption,
     GuidanceUntilOption,
+    KernelsOption,
     ModelOption,
     QuietOption,
     SeedOption,
@@ -80,6 +81,7 @@ def evaluate(
     draft: DraftOption = None,
     vqvae: VqvaeOption = None,
     dtype: DTypeOption = DType.AUTO,
+    kernels: KernelsOption = Kernels.AUTO,
     count: Annotated[
         int,
         typer.Option(
@@ -252,6 +254,7 @@ def evaluate(
         samples=len(plan.labels),
         batch_size=batch_size,
         dtype=str(dtype),
+        kernels=str(kernels),
         threshold=wanted.threshold,
     )
     job.check()

@@ -11,11 +11,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sdvar_jax.cli.terminal import Advance, byte_progress, picture_progress
+from sdvar_jax.cli.terminal import Advance, byte_progress, note, picture_progress
 from sdvar_jax.decoding import Decoder
+from sdvar_jax.decoding.speculative import Exact, Speculative
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.labels import short_name
 from sdvar_jax.loading import ModelFiles, choose_dtypes
+from sdvar_jax.models.var.kernels import AUTO
+from sdvar_jax.models.var.kernels.choice import choose_kernels
 from sdvar_jax.pipeline import DATA_AXIS, Pipeline, check_settings
 from sdvar_jax.runtime.compilation_cache import enable_compilation_cache
 from sdvar_jax.sampling import SamplingConfig
@@ -33,6 +36,7 @@ class Job:
       samples: number of pictures.
       batch_size: pictures a program call, at most.
       dtype: of weights and arithmetic, "auto" included.
+      kernels: what runs the transformers, "auto" included.
       devices: to spread each batch over.
       threshold: the acceptance rule's dial, None for its default.
     """
@@ -44,6 +48,7 @@ class Job:
     samples: int
     batch_size: int
     dtype: str
+    kernels: str = AUTO
     devices: int = 1
     threshold: float | None = None
 
@@ -67,14 +72,45 @@ class Job:
             raise SdvarError(
                 f"--devices {self.devices} asks for more devices than there are: {available}"
             )
+        self.chosen_kernels()
+
+    def chosen_kernels(self) -> str:
+        """What runs the target; ``SdvarError`` where what was asked for cannot run a model."""
+        dtypes = choose_dtypes(self.dtype)
+        chosen = [
+            choose_kernels(self.kernels, part.config, dtypes, devices=self.devices)
+            for part in (self.files.target, self.files.draft)
+            if part is not None
+        ]
+        return chosen[0]
+
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of this run beforehand, a line each."""
+        compute = choose_dtypes(self.dtype).compute
+        the_targets_own = (
+            isinstance(self.decoder, Speculative)
+            and isinstance(self.decoder.accept, Exact)
+            and self.decoder.check_until is None
+            and self.decoder.refine is None
+        )
+        if not the_targets_own or compute == "float32":
+            return ()
+        return (
+            f"note: in {compute} exact decoding equals the target up to rounding; "
+            "use --dtype float32 for identical pictures",
+        )
 
     def load(self, *, shown: bool) -> tuple[Pipeline, float]:
-        """The models ready to sample, and the seconds it took."""
+        """The models ready to sample, and the seconds it took; says first what is to be known."""
+        for line in self.notes() if shown else ():
+            note(line)
         enable_compilation_cache()
         start = time.perf_counter()
         with byte_progress("reading the models", self.files.size, shown=shown) as advance:
             dtypes = choose_dtypes(self.dtype)
-            pipeline = self.files.load(dtypes, progress=advance, mesh=self._mesh())
+            pipeline = self.files.load(
+                dtypes, progress=advance, mesh=self._mesh(), kernels=self.kernels
+            )
         return pipeline, time.perf_counter() - start
 
     def _mesh(self) -> Mesh | None:
@@ -119,6 +155,7 @@ class Job:
         return {
             "seed": self.seed,
             "dtype": choose_dtypes(self.dtype).compute,
+            "kernels": self.chosen_kernels(),
             "devices": self.devices,
             "sampling": dataclasses.asdict(self.sampling),
             "decoder": decoder,

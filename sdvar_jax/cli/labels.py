@@ -32,8 +32,9 @@ def default_labels(names: Sequence[str]) -> list[int]:
     """Eight classes that show the range of a model; all of them if there are fewer."""
     if tuple(names) == class_names():
         return list(_IMAGENET_HANDFUL)
-    count = min(_HANDFUL, len(names))
-    return [index * len(names) // count for index in range(count)]
+    count, last = min(_HANDFUL, len(names)), len(names) - 1
+    # Evenly spread, the first and the last class included.
+    return [round(index * last / max(1, count - 1)) for index in range(count)]
 
 
 def _whole_entry(word: str, names: Sequence[str]) -> list[int]:

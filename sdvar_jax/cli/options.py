@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sdvar_jax.cli.choices import DType, GuidanceSchedule
+from sdvar_jax.cli.choices import DType, GuidanceSchedule, Kernels
 from sdvar_jax.sampling.config import SamplingConfig
 
 MODELS, SAMPLING, OUTPUT = "Models", "Sampling", "Output"
@@ -61,6 +61,16 @@ DTypeOption = Annotated[
         metavar="DTYPE",
         help="Of weights and arithmetic: float32, bfloat16, float16, or auto: bfloat16 on a GPU "
         "or TPU, float32 on a CPU.",
+        rich_help_panel=MODELS,
+    ),
+]
+KernelsOption = Annotated[
+    Kernels,
+    typer.Option(
+        "--kernels",
+        metavar="KERNELS",
+        help="What runs the transformers. fused: kernels for NVIDIA GPUs, in bfloat16 or float16; "
+        "reference: plain JAX, anywhere; auto takes fused where it can run.",
         rich_help_panel=MODELS,
     ),
 ]

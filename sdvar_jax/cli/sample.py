@@ -15,6 +15,7 @@ from sdvar_jax.cli.choices import (
     Commit,
     DecoderName,
     DType,
+    Kernels,
     Order,
 )
 from sdvar_jax.cli.decoders import DecoderOptions
@@ -30,6 +31,7 @@ from sdvar_jax.cli.options import (
     DTypeOption,
     GuidanceScheduleOption,
     GuidanceUntilOption,
+    KernelsOption,
     ModelOption,
     QuietOption,
     SeedOption,
@@ -71,6 +73,7 @@ def sample(
     draft: DraftOption = None,
     vqvae: VqvaeOption = None,
     dtype: DTypeOption = DType.AUTO,
+    kernels: KernelsOption = Kernels.AUTO,
     count: Annotated[
         int,
         typer.Option(
@@ -360,6 +363,7 @@ def sample(
         samples=len(numbers),
         batch_size=batch_size,
         dtype=str(dtype),
+        kernels=str(kernels),
         devices=devices,
         threshold=threshold,
     )

@@ -132,6 +132,7 @@ def start(pipeline: Pipeline, plan: GenerationPlan, directory: str | Path) -> Sa
         **dataclasses.replace(plan, sampling=sampling).settings(),
         "weights": weights_digest(pipeline, draft=plan.decoder.needs_draft),
         "compute": str(pipeline.target.dtypes.compute),
+        "kernels": pipeline.target.kernels,
         "filter_method": pipeline.filter_method,
     }
     return SampleDirectory.start(directory, settings, labels, plan.shard_size)

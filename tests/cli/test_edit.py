@@ -72,6 +72,7 @@ def test_a_picture_is_continued_beside_it(sdvar, pair, picture, tmp_path):
         (["--zoom", "0.5"], "zoom must lie in 1..8"),
         (["--shift", "right"], "--shift is two shares"),
         (["--shift", "0.5,0", "-d", "handoff"], "a handoff needs --entry"),
+        (["--box", "0,0,4,4", "--kernels", "fused"], "the fused kernels need an NVIDIA GPU"),
         (["--box", "0,0,4,4", "--out", "no/dir.png"], "does not exist"),
     ],
 )

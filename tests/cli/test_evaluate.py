@@ -124,6 +124,7 @@ def test_it_measures_against_real_pictures_and_other_samples(
         (("--against", "none"), "no samples"),
         (("--fid-data", "none"), ""),
         (("--entry", 1), "--decoder handoff"),
+        (("--kernels", "fused"), "the fused kernels need an NVIDIA GPU"),
         (("--data", "none", "--features", "none"), "no file"),
     ],
 )

@@ -29,5 +29,6 @@ def test_the_handful_of_imagenet_is_what_it_says():
 
 
 def test_other_models_show_their_whole_range():
-    assert default_labels([f"class {i}" for i in range(36)]) == [0, 4, 9, 13, 18, 22, 27, 31]
+    assert default_labels([f"class {i}" for i in range(36)]) == [0, 5, 10, 15, 20, 25, 30, 35]
     assert default_labels(NAMES) == [0, 1, 2, 3]
+    assert default_labels(NAMES[:1]) == [0]

@@ -86,6 +86,41 @@ def test_speculative_decoding_gives_the_targets_own_tokens(sdvar, pair, tmp_path
         assert strip.width > SMALL_PYRAMID.num_scales * 128
 
 
+NOTE = (
+    "note: in bfloat16 exact decoding equals the target up to rounding; "
+    "use --dtype float32 for identical pictures\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["-d", "speculative", "--dtype", "bfloat16"], NOTE),
+        (["-d", "speculative", "--dtype", "bfloat16", "--quiet"], ""),
+        (["-d", "speculative", "--dtype", "float32"], ""),
+        (["-d", "speculative", "--dtype", "bfloat16", "--accept", "match"], ""),
+        (["-d", "speculative", "--dtype", "bfloat16", "--check-until", "2"], ""),
+        (["--dtype", "bfloat16"], ""),
+    ],
+)
+def test_exact_decoding_says_where_rounding_tells(sdvar, pair, monkeypatch, words, told):
+    from sdvar_jax.errors import SdvarError
+    from sdvar_jax.loading import ModelFiles
+
+    def stop(*args, **kwargs):
+        raise SdvarError("loaded")
+
+    monkeypatch.setattr(ModelFiles, "load", stop)
+    assert sdvar("sample", "1", "-m", pair, *words).err == told + "error: loaded\n"
+
+
+def test_the_kernels_are_chosen_and_told(sdvar, pair, tmp_path):
+    common = ("sample", "1", "3", "-m", pair, "--seed", 5, *TWO, "--stats", "s.json")
+    for wanted in ("auto", "reference"):
+        assert sdvar(*common, "--kernels", wanted).code == 0
+        assert json.loads((tmp_path / "s.json").read_text())["settings"]["kernels"] == "reference"
+
+
 def test_a_batch_may_be_spread_over_devices(sdvar, pair, tmp_path):
     common = ("sample", "1", "3", "-m", pair, "--seed", 5, *TWO)
     assert sdvar(*common, "--tokens", "one.npz").code == 0
@@ -138,6 +173,8 @@ REFUSED = [
     (["--trace", "t.npz"], "--trace belongs to --decoder speculative"),
     (["--strip", "s.png", "--more-smooth"], "--strip draws what the tokens stand for"),
     (["--devices", "1000"], "--devices 1000 asks for more devices than there are"),
+    (["--kernels", "fused"], "the fused kernels need an NVIDIA GPU, and this is cpu"),
+    (["--kernels", "interpreted"], "Invalid value for '--kernels'"),
     (["--guidance-until", "4"], "guidance_until must lie in 0..3"),
     (["--out", "missing/grid.png"], "does not exist"),
     (["--out", "."], "is a directory"),
