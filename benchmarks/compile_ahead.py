@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from benchmarks.programs import Program
+from sdvar_jax.runtime.compiler_options import compiler_options
 
 Lower = Callable[[], tuple[Any, dict[str, Any]]]
 """Gives a lowered function and the arguments that stay the same."""
@@ -37,7 +38,7 @@ class CompileAhead:
 
         def compiled() -> Program:
             start = time.perf_counter()
-            executable = lowered.compile()
+            executable = lowered.compile(compiler_options=compiler_options())
             program = Program(executable, fixed, seconds, time.perf_counter() - start)
             self._tell(name, program)
             return program

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.random_models import vqvae_config
 from benchmarks.results import Results
 from benchmarks.timing import measure
 from sdvar_jax.config import VARConfig
@@ -97,7 +98,7 @@ class PyTorchPeer:
                 patch_nums=config.pyramid.sides,
                 V=config.vocab_size,
                 Cvae=config.latent_channels,
-                ch=160,
+                ch=vqvae_config(config).channels,
                 share_quant_resi=4,
                 num_classes=config.num_classes,
                 depth=config.depth,
@@ -158,7 +159,8 @@ class PyTorchPeer:
                     B=batch,
                     label_B=labels,
                     cfg=self._sampling.cfg,
-                    top_k=self._sampling.top_k,
+                    # The original refuses more than there are tokens.
+                    top_k=min(self._sampling.top_k, self._config.vocab_size),
                     top_p=self._sampling.top_p,
                     g_seed=self._seed,
                     more_smooth=False,

@@ -10,6 +10,7 @@ import jax
 
 from sdvar_jax.decoding import Decoder, Request
 from sdvar_jax.pipeline import Pipeline
+from sdvar_jax.runtime.compiler_options import compiler_options
 from sdvar_jax.sampling import SamplingConfig
 
 
@@ -72,7 +73,7 @@ def compile_program(
     start = time.perf_counter()
     lowered = jitted.lower(**static, **fixed, **arguments)
     middle = time.perf_counter()
-    executable = lowered.compile()
+    executable = lowered.compile(compiler_options=compiler_options())
     return Program(executable, fixed, middle - start, time.perf_counter() - middle)
 
 

@@ -32,7 +32,6 @@ _TINY_VQVAE = VQVAEConfig(
     vocab_size=256,
     latent_channels=8,
     channels=32,
-    channel_multipliers=(1, 1, 2),
 )
 # Places of the pool at which parameters begin.
 _STARTS = 1 << 16
