@@ -29,7 +29,7 @@ from sdvar_jax.decoding.statistics import DecodingStatistics
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import VAR, VQVAE
 from sdvar_jax.models.var.kernels import AUTO, FUSED
-from sdvar_jax.models.var.kernels.choice import choose_kernels, with_kernels
+from sdvar_jax.models.var.kernels.choice import choose_kernels, prepared, with_kernels
 from sdvar_jax.result import SampleResult
 from sdvar_jax.runtime.compiler_options import compiler_options
 from sdvar_jax.sampling import SamplingConfig
@@ -221,7 +221,8 @@ class Pipeline:
         self.target, self.vqvae, self.draft = target, vqvae, draft
         self.filter_method = choose_filter(filter_method, target.kernels)
         self.default_sampling = default_sampling
-        parts = [_split(model) for model in (target, vqvae, draft)]
+        running_draft = None if draft is None else prepared(draft)
+        parts = [_split(model) for model in (prepared(target), vqvae, running_draft)]
         self._definitions = _Definitions(*(definition for definition, _ in parts))
         self._weights = _Weights(*(weights for _, weights in parts))
         self.mesh: Mesh | None = None

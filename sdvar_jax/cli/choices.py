@@ -19,6 +19,7 @@ class Kernels(enum.StrEnum):
 
     AUTO = "auto"
     REFERENCE = "reference"
+    SCANNED = "scanned"
     FUSED = "fused"
 
 

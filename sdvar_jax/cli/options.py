@@ -70,7 +70,8 @@ KernelsOption = Annotated[
         "--kernels",
         metavar="KERNELS",
         help="What runs the transformers. fused: kernels for NVIDIA GPUs, in bfloat16 or float16; "
-        "reference: plain JAX, anywhere; auto takes fused where it can run.",
+        "reference: plain JAX, anywhere; scanned: the same in a loop over the blocks, quicker to "
+        "compile; auto takes fused where it can run, and scanned for small models on a CPU.",
         rich_help_panel=MODELS,
     ),
 ]

@@ -19,7 +19,6 @@ from sdvar_jax.decoding.window import (
     draw_tokens,
     forward_window,
 )
-from sdvar_jax.models import KVCache
 from sdvar_jax.models.var import block_causal_mask, scale_of_position
 
 BLOCK_CAUSAL = 3
@@ -118,7 +117,7 @@ class Handoff(Decoder):
 
         modulations = class_modulations(first, request, sampling)
         rows = modulations.condition.shape[0]
-        cache = KVCache.make(first.config, rows, first.dtypes.compute_dtype)
+        cache = first.make_cache(rows)
         for scale in range(self.entry):
             _, tokens, f_hats, cache = decode_scale(
                 first, quantizer, modulations, f_hats, cache, scale, request, sampling
@@ -127,7 +126,7 @@ class Handoff(Decoder):
 
         if self.entry < pyramid.num_scales:
             modulations = class_modulations(second, request, sampling)
-            cache = KVCache.make(second.config, rows, second.dtypes.compute_dtype)
+            cache = second.make_cache(rows)
             entry_scale = Window(self.entry, self.entry + 1)
             if self.mask == 0:
                 hidden, entering = pyramid.offsets[self.entry], entry_scale

@@ -141,7 +141,7 @@ def decode_sequential(
     """
     request = with_noise(request, model.config.pyramid, model.config.vocab_size)
     modulations = class_modulations(model, request, sampling)
-    cache = KVCache.make(model.config, modulations.condition.shape[0], model.dtypes.compute_dtype)
+    cache = model.make_cache(modulations.condition.shape[0])
     f_hats = initial_f_hats(quantizer, request.batch)
     token_maps = []
     for scale in range(model.config.pyramid.num_scales):

@@ -1,18 +1,25 @@
-"""The fast path of the transformer gives what the reference path gives."""
+"""The fast paths of the transformer give what the reference path gives."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import small_model, small_var_config
+from small_models import (
+    small_draft,
+    small_model,
+    small_target,
+    small_var_config,
+    small_vqvae,
+)
 
-from sdvar_jax.config import BFLOAT16, FLOAT32, DTypePolicy, ScalePyramid
-from sdvar_jax.decoding import TargetOnly
+from sdvar_jax.config import BFLOAT16, FLOAT32, DTypePolicy, ScalePyramid, preset
+from sdvar_jax.decoding import Handoff, TargetOnly
+from sdvar_jax.decoding.speculative import Speculative
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import KVCache, block_causal_mask
 from sdvar_jax.models.var.fused import visible_limits
-from sdvar_jax.models.var.kernels import AUTO, FUSED, INTERPRETED, REFERENCE
-from sdvar_jax.models.var.kernels.choice import choose_kernels, supported, with_kernels
+from sdvar_jax.models.var.kernels import AUTO, FUSED, INTERPRETED, REFERENCE, SCANNED
+from sdvar_jax.models.var.kernels.choice import choose_kernels, prepared, supported, with_kernels
 from sdvar_jax.pipeline import Pipeline, choose_filter
 
 PYRAMID = ScalePyramid((1, 2, 3, 4, 6))
@@ -26,7 +33,7 @@ def run(model, windows, rows=3):
     """Hidden states of the windows, one after the other over one cache, and the cache."""
     random = np.random.default_rng(0)
     modulations = model.modulations(jnp.asarray([1, 4, 10][:rows]))
-    cache = KVCache.make(model.config, rows, jnp.float32)
+    cache = model.make_cache(rows)
     outs = []
     for start, stop in windows:
         offset, end = PYRAMID.offsets[start], PYRAMID.offsets[stop]
@@ -71,9 +78,37 @@ def test_limits_tell_what_a_position_sees_of_its_window():
     np.testing.assert_array_equal(visible_limits(None, 5, 9), [9] * 9)
 
 
+class TestScanned:
+    @pytest.mark.parametrize("options", [{}, {"attn_l2_norm": False}, {"shared_aln": True}])
+    @pytest.mark.parametrize("windows", [[(0, 1), (1, 3), (3, 5)], [(0, 5)]])
+    def test_windows_over_the_cache(self, windows, options):
+        model = small_model(config(**options))
+        wanted, _ = run(model, windows)
+        stacked = prepared(with_kernels(model, SCANNED))
+        got, cache = run(stacked, windows)
+        assert cache.keys[0].shape == (2, 3, PYRAMID.total_length, 4, 16)
+        for one, other in zip(got, wanted, strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-5)
+
+    @pytest.mark.parametrize(
+        "decoder", [TargetOnly(), Speculative(gamma=2), Handoff(2, "target-draft")]
+    )
+    def test_pictures_are_the_references(self, decoder):
+        models = small_target(), small_vqvae(), small_draft()
+        tokens = [
+            np.concatenate(
+                Pipeline(*models, kernels=kernels).sample([1, 2], decoder=decoder).tokens, axis=1
+            )
+            for kernels in (REFERENCE, SCANNED)
+        ]
+        np.testing.assert_array_equal(*tokens)
+
+
 class TestChoice:
-    def test_a_cpu_takes_the_reference_path(self):
-        assert choose_kernels(AUTO, config(), BFLOAT16) == REFERENCE
+    def test_a_cpu_loops_over_the_blocks_of_small_models(self):
+        assert choose_kernels(AUTO, config(), BFLOAT16) == SCANNED
+        assert choose_kernels(AUTO, preset("d16"), BFLOAT16) == REFERENCE
+        assert choose_kernels(AUTO, config(), BFLOAT16, devices=8) == REFERENCE
         assert choose_filter(AUTO, REFERENCE) == "sort"
         assert choose_filter(AUTO, FUSED) == "kernel"
         assert choose_filter("search", FUSED) == "search"
@@ -99,8 +134,6 @@ class TestChoice:
         assert supported(small_var_config(**sizes), dtypes) is expected
 
     def test_the_pipeline_keeps_the_users_model_as_it_is(self):
-        from small_models import small_target, small_vqvae
-
         target = small_target()
         pipeline = Pipeline(target, small_vqvae(), kernels=INTERPRETED)
         assert (target.kernels, pipeline.target.kernels) == (REFERENCE, INTERPRETED)

@@ -156,10 +156,8 @@ def initial_state(
         proposed=jnp.zeros((batch,), jnp.int32),
         f_hats=f_hats,
         draft_length=jnp.zeros((), jnp.int32),
-        target_cache=KVCache.make(target.config, rows, target.dtypes.compute_dtype),
-        draft_cache=(
-            None if draft is None else KVCache.make(draft.config, rows, draft.dtypes.compute_dtype)
-        ),
+        target_cache=target.make_cache(rows),
+        draft_cache=(None if draft is None else draft.make_cache(rows)),
         draft_logits=(
             jnp.zeros((batch, length, target.config.vocab_size), jnp.float32)
             if keep_draft_logits

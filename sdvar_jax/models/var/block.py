@@ -120,12 +120,7 @@ class Block(nnx.Module):
         Returns:
           x after the block, and the updated keys and values.
         """
-        dtype, eps = self.dtypes.compute_dtype, self.config.norm_eps
-        gamma1, gamma2, scale1, scale2, shift1, shift2 = (
-            modulation[:, i : i + 1] for i in range(6)
-        )  # [batch, 1, width] each
-        h = (layer_norm(x, eps) * (scale1 + 1) + shift1).astype(dtype)
-        q, k, v = self.attn.project(h)
+        q, k, v = self.project(x, modulation)
         if cached is None:
             cached = (k, v)
             keys, values = k, v
@@ -137,9 +132,37 @@ class Block(nnx.Module):
                 jax.lax.dynamic_update_slice(cached[1], v, (0, offset, 0, 0)),
             )
             keys, values = cached[0][:rows, :stop], cached[1][:rows, :stop]
+        return self.finish(x, modulation, q, keys, values, mask, keep), cached
+
+    def project(
+        self, x: jax.Array, modulation: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries, keys and values of x, see ``SelfAttention.project``."""
+        scale, shift = modulation[:, 2:3], modulation[:, 4:5]
+        h = layer_norm(x, self.config.norm_eps) * (scale + 1) + shift
+        return self.attn.project(h.astype(self.dtypes.compute_dtype))
+
+    def finish(
+        self,
+        x: jax.Array,
+        modulation: jax.Array,
+        q: jax.Array,
+        keys: jax.Array,
+        values: jax.Array,
+        mask: jax.Array | None = None,
+        keep: tuple[jax.Array, jax.Array] | None = None,
+    ) -> jax.Array:
+        """What follows the projection; arguments as in ``__call__`` and ``SelfAttention.attend``.
+
+        Returns:
+          x after the block.
+        """
+        dtype = self.dtypes.compute_dtype
+        gamma1, gamma2, _, scale, _, shift = (
+            modulation[:, i : i + 1] for i in range(6)
+        )  # [batch, 1, width] each
         branch = self.attn.attend(q, keys, values, mask) * gamma1
         x = x + (branch if keep is None else branch * keep[0].astype(dtype))
-        h = (layer_norm(x, eps) * (scale2 + 1) + shift2).astype(dtype)
+        h = (layer_norm(x, self.config.norm_eps) * (scale + 1) + shift).astype(dtype)
         branch = self.ffn(h) * gamma2
-        x = x + (branch if keep is None else branch * keep[1].astype(dtype))
-        return x, cached
+        return x + (branch if keep is None else branch * keep[1].astype(dtype))

@@ -17,7 +17,8 @@ class KVCache(struct.PyTreeNode):
     so taking scales back is a change of its committed length and touches no array.
 
     Attributes:
-      keys: one array a block, [batch, total_length, heads, head_dim].
+      keys: one array a block, [batch, total_length, heads, head_dim]; or one of all blocks,
+        [depth, batch, total_length, heads, head_dim], for stacked blocks.
       values: likewise.
     """
 
@@ -25,9 +26,14 @@ class KVCache(struct.PyTreeNode):
     values: tuple[jax.Array, ...]
 
     @classmethod
-    def make(cls, config: VARConfig, batch: int, dtype: DTypeLike) -> KVCache:
+    def make(
+        cls, config: VARConfig, batch: int, dtype: DTypeLike, *, stacked: bool = False
+    ) -> KVCache:
         """An empty cache for ``batch`` rows (twice the images under guidance)."""
         shape = (batch, config.pyramid.total_length, config.heads, config.head_dim)
+        if stacked:
+            whole = (config.depth, *shape)
+            return cls(keys=(jnp.zeros(whole, dtype),), values=(jnp.zeros(whole, dtype),))
         return cls(
             keys=tuple(jnp.zeros(shape, dtype) for _ in range(config.depth)),
             values=tuple(jnp.zeros(shape, dtype) for _ in range(config.depth)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -18,8 +20,9 @@ from sdvar_jax.models.var.initializers import (
     modulation_init,
     weight_init,
 )
-from sdvar_jax.models.var.kernels import INTERPRETED, REFERENCE
+from sdvar_jax.models.var.kernels import FUSED, INTERPRETED, REFERENCE
 from sdvar_jax.models.var.masks import block_causal_mask
+from sdvar_jax.models.var.stacked import StackedBlocks
 
 
 class Modulations(struct.PyTreeNode):
@@ -27,7 +30,8 @@ class Modulations(struct.PyTreeNode):
 
     Attributes:
       condition: class embedding [batch, width].
-      blocks: AdaLN vectors of each block [batch, 6, width].
+      blocks: AdaLN vectors of each block [batch, 6, width]; or of all, [batch, depth, 6, width],
+        of stacked blocks.
       head: scale and shift before the head, float32 [batch, 2, width].
     """
 
@@ -86,7 +90,7 @@ class VAR(nnx.Module):
             if config.shared_aln
             else None
         )
-        self.blocks = nnx.List(Block(config, dtypes, rngs=rngs) for _ in range(config.depth))
+        self.blocks: Any = nnx.List(Block(config, dtypes, rngs=rngs) for _ in range(config.depth))
         self.head_ada_lin = linear(
             width, 2 * width, dtypes, rngs, width_scale=width, gain=ADALN_GAIN
         )
@@ -104,9 +108,14 @@ class VAR(nnx.Module):
         if self.shared_ada_lin is not None:
             shared = self.shared_ada_lin(activated).reshape(-1, 6, self.config.width)
         head = self.head_ada_lin(activated).astype(jnp.float32)
+        blocks = (
+            (self.blocks.modulations(activated, shared),)
+            if isinstance(self.blocks, StackedBlocks)
+            else tuple(block.modulation(activated, shared) for block in self.blocks)
+        )
         return Modulations(
             condition=condition,
-            blocks=tuple(block.modulation(activated, shared) for block in self.blocks),
+            blocks=blocks,
             head=head.reshape(-1, 2, self.config.width),
         )
 
@@ -136,6 +145,11 @@ class VAR(nnx.Module):
         embedded = self.word_embed(inputs.astype(self.dtypes.compute_dtype))
         return embedded + place.astype(self.dtypes.compute_dtype)[None]
 
+    def make_cache(self, rows: int) -> KVCache:
+        """An empty KV cache for ``rows`` rows (twice the images under guidance)."""
+        stacked = isinstance(self.blocks, StackedBlocks)
+        return KVCache.make(self.config, rows, self.dtypes.compute_dtype, stacked=stacked)
+
     def hidden(
         self,
         x: jax.Array,
@@ -159,7 +173,7 @@ class VAR(nnx.Module):
           [batch, length, width], and the cache with the window written at ``offset``.
         """
         chex.assert_shape(x, (modulations.condition.shape[0], None, self.config.width))
-        if cache is not None and keeps is None and self.kernels != REFERENCE:
+        if cache is not None and keeps is None and self.kernels in (FUSED, INTERPRETED):
             # Imported late: Pallas takes a while, and only this path needs it.
             from sdvar_jax.models.var.fused import fused_hidden, visible_limits
 
@@ -170,6 +184,9 @@ class VAR(nnx.Module):
                     self.blocks, x, modulations.blocks, cache, offset, limits, interpret=interpret
                 )
         seen = None if mask is None else jnp.asarray(mask)
+        if isinstance(self.blocks, StackedBlocks):
+            assert cache is not None, "stacked blocks are for decoding alone"
+            return self.blocks.hidden(x, modulations.blocks[0], cache, offset, seen)
         keys, values = [], []
         for i, block in enumerate(self.blocks):
             cached = None if cache is None else (cache.keys[i], cache.values[i])

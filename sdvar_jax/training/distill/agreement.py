@@ -17,7 +17,7 @@ from sdvar_jax.decoding.window import (
     draw_tokens,
     forward_window,
 )
-from sdvar_jax.models import VAR, KVCache, Quantizer
+from sdvar_jax.models import VAR, Quantizer
 from sdvar_jax.sampling import SamplingConfig
 from sdvar_jax.training.drawing import decode_batch, split_pair
 
@@ -31,7 +31,7 @@ def _answer(
     everything = Window(0, pyramid.num_scales)
     modulations = class_modulations(model, request, sampling)
     rows = modulations.condition.shape[0]
-    cache = KVCache.make(model.config, rows, model.dtypes.compute_dtype)
+    cache = model.make_cache(rows)
     logits, _ = forward_window(
         model, quantizer, modulations, f_hats, cache, everything, request, sampling
     )

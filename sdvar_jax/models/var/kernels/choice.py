@@ -7,11 +7,15 @@ from flax import nnx
 
 from sdvar_jax.config import DTypePolicy, VARConfig
 from sdvar_jax.errors import SdvarError
-from sdvar_jax.models.var.kernels import AUTO, FUSED, KERNELS, REFERENCE
+from sdvar_jax.models.var.kernels import AUTO, FUSED, KERNELS, REFERENCE, SCANNED
+from sdvar_jax.models.var.stacked import StackedBlocks
 from sdvar_jax.models.var.transformer import VAR
 
 _TRIED = "9.0"
 """Compute capability of the GPUs that the kernels were tuned on (H100, H200)."""
+
+_SMALL = 10**8
+"""Parameters of the blocks up to which a CPU's first picture waits longer for the compiler."""
 
 
 def supported(config: VARConfig, dtypes: DTypePolicy) -> bool:
@@ -30,7 +34,8 @@ def choose_kernels(wanted: str, config: VARConfig, dtypes: DTypePolicy, *, devic
     """What of ``KERNELS`` a model runs with.
 
     Args:
-      wanted: one of ``KERNELS``, or "auto" for the fast path wherever it can run.
+      wanted: one of ``KERNELS``, or "auto": the fused kernels wherever they can run, and for
+        small models on a CPU the loop over blocks.
       config: the model's shapes.
       dtypes: the model's.
       devices: that a run is spread over; the kernels run on one.
@@ -59,11 +64,22 @@ def choose_kernels(wanted: str, config: VARConfig, dtypes: DTypePolicy, *, devic
         return FUSED
     if wanted == FUSED:
         raise SdvarError(f"the fused kernels {reason}; use --kernels {REFERENCE} or {AUTO}")
-    return REFERENCE
+    parameters = 12 * config.depth * config.width**2
+    small = first.platform == "cpu" and devices == 1 and parameters <= _SMALL
+    return SCANNED if small else REFERENCE
 
 
 def with_kernels(model: VAR, kernels: str) -> VAR:
     """The same model (its arrays are shared), running with ``kernels``."""
     copy = nnx.merge(*nnx.split(model))
     copy.kernels = kernels
+    return copy
+
+
+def prepared(model: VAR) -> VAR:
+    """The model as its programs hold it: with stacked blocks where it runs in a loop over them."""
+    if model.kernels != SCANNED:
+        return model
+    copy = with_kernels(model, SCANNED)
+    copy.blocks = StackedBlocks(model.blocks)
     return copy
