@@ -18,6 +18,8 @@ _DECODERS = {
     "acceptance": "acceptance",
     "target_calls": "target calls",
     "seconds": "time",
+    "queued_seconds": "time in a row",
+    "dispatch_seconds": "host",
     "images_per_second": "images/s",
     "speedup": "speed-up",
     "lower_seconds": "trace",

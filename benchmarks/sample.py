@@ -39,7 +39,7 @@ from benchmarks.programs import Program, images_program, tokens_program, whole_p
 from benchmarks.random_models import RandomModels, draft_name, target_config
 from benchmarks.report import report, write_report
 from benchmarks.results import Results
-from benchmarks.timing import measure, measure_each
+from benchmarks.timing import host_fields, measure, measure_each
 from benchmarks.windows import CostMeasurement, read_costs
 from benchmarks.work import Ceilings
 from sdvar_jax.config import DTypePolicy
@@ -117,6 +117,7 @@ class Suite:
         self, case: Case, batch: int, program: Program, acceptance: float | None
     ) -> None:
         threshold = 1.0 if acceptance is None else acceptance
+        host: dict[str, float] = {}
         if 0.0 < threshold < 1.0:
             # Luck decides what is accepted, and with it the work: many seeds, and their mean.
             requests = [self.request(batch, threshold, draw) for draw in range(self._repeats)]
@@ -127,6 +128,7 @@ class Suite:
         else:
             request = self.request(batch, threshold)
             timing = measure(lambda: program(request=request), self._repeats)
+            host = host_fields(lambda: program(request=request)[0].tokens)
             counters = [program(request=request)[0].counters]
         if case.name == "target":
             self._target_seconds[batch] = timing.seconds
@@ -138,6 +140,7 @@ class Suite:
             planned_acceptance=acceptance,
             **_counts(counters),
             **timing.fields(),
+            **host,
             images_per_second=batch / timing.seconds,
             speedup=None if target is None else target / timing.seconds,
             **program.compile_fields(),

@@ -89,6 +89,30 @@ def measure_each(
     return timing, [result for _, result in measured]
 
 
+def host_fields(call: Callable[[], Any], repeats: int = 5) -> dict[str, float]:
+    """What of a call is the host's: where the device waits for it, kernels alone do not help.
+
+    Args:
+      call: the work, warmed up.
+      repeats: calls in a row.
+
+    Returns:
+      "dispatch_seconds": until a call comes back, its work still under way; "queued_seconds": of
+      one call where the next is given before the device is done.
+    """
+    dispatched = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = call()
+        dispatched.append(time.perf_counter() - start)
+        jax.block_until_ready(result)
+    start = time.perf_counter()
+    results = [call() for _ in range(repeats)]
+    jax.block_until_ready(results)
+    queued = (time.perf_counter() - start) / repeats
+    return {"dispatch_seconds": statistics.median(dispatched), "queued_seconds": queued}
+
+
 def _once(call: Callable[[], Result]) -> tuple[float, Result]:
     start = time.perf_counter()
     result = jax.block_until_ready(call())

@@ -76,7 +76,8 @@ class TestRows:
 
 
 def lowered(compile_it):
-    return lambda: (types.SimpleNamespace(compile=compile_it), {"weights": 1})
+    program = types.SimpleNamespace(compile=lambda compiler_options: compile_it())
+    return lambda: (program, {"weights": 1})
 
 
 class TestCompileAhead:

@@ -2,11 +2,12 @@
 
 import statistics
 
+import jax.numpy as jnp
 import pytest
 
 from benchmarks.budget import Budget
 from benchmarks.cases import GROUPS, Choices, chosen_groups, decoding_cases, needs_draft
-from benchmarks.timing import Timing, measure, measure_each
+from benchmarks.timing import Timing, host_fields, measure, measure_each
 from benchmarks.windows import CostModel, ForwardCost, draft_windows, read_costs, target_windows
 from sdvar_jax.config import ScalePyramid
 from sdvar_jax.decoding.window import Window
@@ -115,3 +116,11 @@ def test_a_file_without_costs_is_told(tmp_path, text):
     path.write_text(text)
     with pytest.raises(SdvarError, match=r"windows\.json"):
         read_costs(path)
+
+
+def test_the_hosts_part_of_a_call_is_told():
+    calls = []
+    fields = host_fields(lambda: calls.append(0) or jnp.zeros(3), repeats=4)
+    assert len(calls) == 8
+    assert 0 < fields["dispatch_seconds"] < 1
+    assert 0 < fields["queued_seconds"] < 1
