@@ -319,7 +319,9 @@ class TestOutput:
         def full(path, *args):
             raise OSError(28, "No space left on device", str(path))
 
-        monkeypatch.setattr(f"sdvar_jax.checkpoint.store.write_{storage}", full)
+        # Orbax is imported where it is used, the other from the start.
+        module = {"orbax": "orbax_store", "safetensors": "store"}[storage]
+        monkeypatch.setattr(f"sdvar_jax.checkpoint.{module}.write_{storage}", full)
         assert "no space left on the device" in refused(var_file, storage=storage)
 
     @pytest.mark.parametrize("storage", ["orbax", "safetensors"])
