@@ -14,7 +14,7 @@ import jax
 
 import sdvar_jax
 from benchmarks.random_models import SIZES
-from sdvar_jax.errors import SdvarError
+from sdvar_jax.errors import errors_in_one_line
 from sdvar_jax.models.var.kernels import AUTO, KERNELS
 from sdvar_jax.runtime.atomic import check_file_destination
 from sdvar_jax.runtime.memory import describe_devices
@@ -126,10 +126,8 @@ def run_context(options: argparse.Namespace) -> dict[str, Any]:
 def run_command(main: Callable[[Sequence[str] | None], None]) -> None:
     """Runs a ``main`` and exits; what is the user's to mend is told in one line."""
     try:
-        main(None)
-    except SdvarError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        with errors_in_one_line():
+            main(None)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

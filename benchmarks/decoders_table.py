@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from benchmarks.budget import Budget
-from benchmarks.command import positive, run_command, run_context, sampling_config
+from benchmarks.command import positive, run_command, run_context
 from benchmarks.compile_ahead import CompileAhead
 from benchmarks.decoder_rows import GROUPS, TARGET, Row, table_rows
 from benchmarks.programs import Program
@@ -73,11 +73,12 @@ class Table:
         self.options = options
         self.budget = Budget(options.budget)
         files = find_models(options.model, draft=options.draft)
-        own = files.default_sampling
-        for name in ("cfg", "top_k", "top_p"):
-            if getattr(options, name) is None:
-                setattr(options, name, getattr(own, name))
-        self.sampling = sampling_config(options)
+        self.sampling = files.default_sampling.updated(
+            cfg=options.cfg, top_k=options.top_k, top_p=options.top_p
+        )
+        # The results tell the settings that were used.
+        options.cfg, options.top_k = self.sampling.cfg, self.sampling.top_k
+        options.top_p = self.sampling.top_p
         self.extractor: FeatureExtractor = load_features(options.features)
         self.pipeline: Pipeline = files.load(
             choose_dtypes(options.dtype), filter_method=options.filter

@@ -115,9 +115,7 @@ class ForwardTimer:
         scales = self._pyramid.num_scales
         shape = (scales + 1, request.batch, side, side, channels)
         self._f_hats = jax.random.normal(jax.random.key(1), shape, jnp.float32)
-        empty = KVCache.make(
-            model.config, self._modulations.condition.shape[0], model.dtypes.compute_dtype
-        )
+        empty = model.make_cache(self._modulations.condition.shape[0])
         keys = jax.random.split(jax.random.key(2), 2)
         self._cache = KVCache(
             keys=tuple(0.1 * jax.random.normal(keys[0], k.shape, k.dtype) for k in empty.keys),

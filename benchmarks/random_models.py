@@ -21,7 +21,7 @@ from sdvar_jax.checkpoint.assembly import abstract_model
 from sdvar_jax.config import DTypePolicy, ScalePyramid, VARConfig, VQVAEConfig, preset
 from sdvar_jax.models import VAR, VQVAE
 from sdvar_jax.models.var.kernels import AUTO
-from sdvar_jax.models.var.kernels.choice import choose_kernels, with_kernels
+from sdvar_jax.models.var.kernels.choice import running_with
 
 _TINY_PYRAMID = ScalePyramid((1, 2, 3, 4, 5, 6))
 _TINY = {"vocab_size": 256, "latent_channels": 8, "num_classes": 10, "pyramid": _TINY_PYRAMID}
@@ -146,8 +146,7 @@ class RandomModels:
         """Models of the sizes ``target`` and ``draft``, ready on the device."""
 
         def make_var(config: VARConfig, seed: int) -> VAR:
-            chosen = choose_kernels(kernels, config, dtypes)
-            return with_kernels(random_model(config, dtypes, seed), chosen)
+            return running_with(kernels, random_model(config, dtypes, seed))
 
         config = target_config(target)
         models = cls(

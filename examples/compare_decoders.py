@@ -13,13 +13,13 @@ compilation cache.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import sdvar_jax as sdvar
+from sdvar_jax.errors import errors_in_one_line
 from sdvar_jax.labels import short_name
 
 DECODERS = ("target", "draft", "exact", "match", "check-until", "handoff")
@@ -139,8 +139,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with errors_in_one_line():
         main()
-    except sdvar.SdvarError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from flax import nnx
 import sdvar_jax as sdvar
 from sdvar_jax.checkpoint.info import INFO_FILE
 from sdvar_jax.data import load_dataset
+from sdvar_jax.errors import errors_in_one_line
 from sdvar_jax.runtime.atomic import check_directory_destination
 from sdvar_jax.training import DistillConfig, OptimizerConfig, RunConfig, distill
 
@@ -138,8 +138,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with errors_in_one_line():
         main()
-    except sdvar.SdvarError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -9,12 +9,12 @@ around it.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 
 import sdvar_jax as sdvar
+from sdvar_jax.errors import errors_in_one_line
 
 
 def main() -> None:
@@ -47,8 +47,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with errors_in_one_line():
         main()
-    except sdvar.SdvarError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

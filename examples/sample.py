@@ -9,15 +9,14 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import sdvar_jax as sdvar
+from sdvar_jax.errors import errors_in_one_line
 from sdvar_jax.labels import short_name
 
 
@@ -72,9 +71,7 @@ def main() -> None:
     sdvar.enable_compilation_cache()
     decoder = decoder_of(args)
     files = sdvar.find_models(args.model, draft=args.draft, vqvae=args.vqvae)
-    said = {name: getattr(args, name) for name in ("cfg", "top_k", "top_p")}
-    said = {name: value for name, value in said.items() if value is not None}
-    sampling = dataclasses.replace(files.default_sampling, **said)
+    sampling = files.default_sampling.updated(cfg=args.cfg, top_k=args.top_k, top_p=args.top_p)
     names = files.class_names
     labels = [
         label
@@ -106,8 +103,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with errors_in_one_line():
         main()
-    except sdvar.SdvarError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

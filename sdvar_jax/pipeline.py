@@ -29,7 +29,7 @@ from sdvar_jax.decoding.statistics import DecodingStatistics
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import VAR, VQVAE
 from sdvar_jax.models.var.kernels import AUTO, FUSED
-from sdvar_jax.models.var.kernels.choice import choose_kernels, prepared, with_kernels
+from sdvar_jax.models.var.kernels.choice import prepared, running_with
 from sdvar_jax.result import SampleResult
 from sdvar_jax.runtime.compiler_options import compiler_options
 from sdvar_jax.sampling import SamplingConfig
@@ -156,12 +156,6 @@ def check_settings(
     return compiled_in
 
 
-def _running_with(kernels: str, model: VAR, devices: int) -> VAR:
-    """The model with the kernels that are wanted and can run it."""
-    chosen = choose_kernels(kernels, model.config, model.dtypes, devices=devices)
-    return with_kernels(model, chosen)
-
-
 def choose_filter(wanted: str, kernels: str) -> str:
     """The filter method that is wanted; "auto" goes with the kernels of the models."""
     if wanted != AUTO:
@@ -216,8 +210,8 @@ class Pipeline:
         if draft is not None:
             check_draft(draft.config, target.config)
         devices = 1 if mesh is None else mesh.size
-        target = _running_with(kernels, target, devices)
-        draft = None if draft is None else _running_with(kernels, draft, devices)
+        target = running_with(kernels, target, devices=devices)
+        draft = None if draft is None else running_with(kernels, draft, devices=devices)
         self.target, self.vqvae, self.draft = target, vqvae, draft
         self.filter_method = choose_filter(filter_method, target.kernels)
         self.default_sampling = default_sampling

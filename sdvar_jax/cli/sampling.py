@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from sdvar_jax.cli.choices import GuidanceSchedule
 from sdvar_jax.sampling.config import SamplingConfig
@@ -31,11 +30,7 @@ class SamplingOptions:
 
     def build(self, defaults: SamplingConfig) -> SamplingConfig:
         """The settings: what was said, else the default."""
-        said: dict[str, Any] = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) is not None
-        }
+        said = dataclasses.asdict(self)
         if self.guidance_schedule is not None:
             said["guidance_schedule"] = str(self.guidance_schedule)
-        return dataclasses.replace(defaults, **said)
+        return defaults.updated(**said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from sdvar_jax.config.validation import require
 
@@ -45,3 +46,8 @@ class SamplingConfig:
             self.guidance_until is None or self.guidance_until >= 0,
             f"guidance_until must not be negative, got {self.guidance_until}",
         )
+
+    def updated(self, **said: Any) -> SamplingConfig:
+        """These settings with those of ``said`` that are not None."""
+        given = {name: value for name, value in said.items() if value is not None}
+        return dataclasses.replace(self, **given)

@@ -14,12 +14,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
+from sdvar_jax.sampling.filtering import dropped_by_top_k, from_ordered_bits, ordered_bits
+
 _INT_MIN = -(2**31)
-
-
-def _flip(bits: jax.Array) -> jax.Array:
-    """Between the bits of float32 values and int32 that order as the values do; its own inverse."""
-    return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
 
 
 def _kernel(logits_ref: Any, dropped_ref: Any, top_p_ref: Any, out_ref: Any, *, vocab: int) -> None:
@@ -27,7 +24,7 @@ def _kernel(logits_ref: Any, dropped_ref: Any, top_p_ref: Any, out_ref: Any, *, 
     inside = jnp.arange(size) < vocab
     row = pl.program_id(0)
     logits = plt.load(logits_ref.at[row, pl.ds(0, size)], mask=inside, other=-jnp.inf)
-    bits = _flip(jax.lax.bitcast_convert_type(logits, jnp.int32))
+    bits = ordered_bits(logits)
 
     def largest(weights: jax.Array, allowed: jax.Array) -> jax.Array:
         """The largest t for which what lies below it weighs at most ``allowed``."""
@@ -48,7 +45,7 @@ def _kernel(logits_ref: Any, dropped_ref: Any, top_p_ref: Any, out_ref: Any, *, 
     # The most likely token always stays.
     nucleus = jnp.minimum(nucleus, jnp.max(bits, axis=0))
     threshold = jnp.where(top_p > 0, jnp.maximum(nucleus, kth_bits), kth_bits)
-    out_ref[row] = jax.lax.bitcast_convert_type(_flip(threshold), jnp.float32)
+    out_ref[row] = from_ordered_bits(threshold)
 
 
 @functools.partial(jax.jit, static_argnames=("interpret",))
@@ -63,7 +60,7 @@ def keep_threshold_kernel(
         interpret = jax.default_backend() == "cpu"
     vocab = logits.shape[-1]
     rows = logits.reshape(-1, vocab)  # [rows, vocab]
-    dropped = jnp.where(top_k > 0, vocab - jnp.clip(top_k, 1, vocab), 0).astype(jnp.float32)
+    dropped = dropped_by_top_k(top_k, vocab)
     threshold = pl.pallas_call(
         functools.partial(_kernel, vocab=vocab),
         grid=(rows.shape[0],),

@@ -30,15 +30,21 @@ def _threshold_by_sort(logits: jax.Array, top_k: jax.Array, top_p: jax.Array) ->
     return jnp.where(top_p > 0, jnp.maximum(nucleus, kth), kth)
 
 
-def _ordered_bits(values: jax.Array) -> jax.Array:
+def ordered_bits(values: jax.Array) -> jax.Array:
     """Int32 that order as the float32 values do."""
     bits = jax.lax.bitcast_convert_type(values, jnp.int32)
     return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
 
 
-def _from_ordered_bits(bits: jax.Array) -> jax.Array:
+def from_ordered_bits(bits: jax.Array) -> jax.Array:
+    """The inverse of ``ordered_bits``."""
     bits = jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
     return jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+
+def dropped_by_top_k(top_k: jax.Array, vocab: int) -> jax.Array:
+    """How many tokens top-k drops, float32 scalar."""
+    return jnp.where(top_k > 0, vocab - jnp.clip(top_k, 1, vocab), 0).astype(jnp.float32)
 
 
 def _largest_threshold(bits: jax.Array, weights: jax.Array | None, allowed: jax.Array) -> jax.Array:
@@ -64,14 +70,13 @@ def _largest_threshold(bits: jax.Array, weights: jax.Array | None, allowed: jax.
 
 
 def _threshold_by_search(logits: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:
-    vocab = logits.shape[-1]
-    bits = _ordered_bits(logits)
-    dropped = jnp.where(top_k > 0, vocab - jnp.clip(top_k, 1, vocab), 0).astype(jnp.float32)
-    kth = _from_ordered_bits(_largest_threshold(bits, None, dropped))
+    bits = ordered_bits(logits)
+    dropped = dropped_by_top_k(top_k, logits.shape[-1])
+    kth = from_ordered_bits(_largest_threshold(bits, None, dropped))
     probabilities = jax.nn.softmax(jnp.where(logits < kth, -jnp.inf, logits), axis=-1)
     nucleus = _largest_threshold(bits, probabilities, 1.0 - top_p)
     # The most likely token always stays.
-    nucleus = _from_ordered_bits(jnp.minimum(nucleus, jnp.max(bits, axis=-1, keepdims=True)))
+    nucleus = from_ordered_bits(jnp.minimum(nucleus, jnp.max(bits, axis=-1, keepdims=True)))
     return jnp.where(top_p > 0, jnp.maximum(nucleus, kth), kth)
 
 

@@ -16,7 +16,7 @@ _MAX_LOG_SCALE = math.log(100.0)
 _INITIAL_SCALE = 4.0
 
 
-def _l2_normalize(x: jax.Array) -> jax.Array:
+def l2_normalize(x: jax.Array) -> jax.Array:
     """Divides by the norm, x / max(|x|, 1e-12) over the last axis, in float32."""
     x = x.astype(jnp.float32)
     squares = jnp.sum(x * x, axis=-1, keepdims=True)
@@ -75,8 +75,8 @@ class SelfAttention(nnx.Module):
         qkv = qkv.reshape(*x.shape[:2], 3, config.heads, config.head_dim)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if self.scale_mul is not None:
-            q = (_l2_normalize(q) * self.query_scale()[None, None, :, None]).astype(dtype)
-            k = _l2_normalize(k).astype(dtype)
+            q = (l2_normalize(q) * self.query_scale()[None, None, :, None]).astype(dtype)
+            k = l2_normalize(k).astype(dtype)
         return q, k, v
 
     def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:

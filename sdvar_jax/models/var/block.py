@@ -132,7 +132,7 @@ class Block(nnx.Module):
                 jax.lax.dynamic_update_slice(cached[1], v, (0, offset, 0, 0)),
             )
             keys, values = cached[0][:rows, :stop], cached[1][:rows, :stop]
-        return self.finish(x, modulation, q, keys, values, mask, keep), cached
+        return self.finish(x, modulation, self.attn.attend(q, keys, values, mask), keep), cached
 
     def project(
         self, x: jax.Array, modulation: jax.Array
@@ -146,13 +146,16 @@ class Block(nnx.Module):
         self,
         x: jax.Array,
         modulation: jax.Array,
-        q: jax.Array,
-        keys: jax.Array,
-        values: jax.Array,
-        mask: jax.Array | None = None,
+        attended: jax.Array,
         keep: tuple[jax.Array, jax.Array] | None = None,
     ) -> jax.Array:
-        """What follows the projection; arguments as in ``__call__`` and ``SelfAttention.attend``.
+        """What follows the attention.
+
+        Args:
+          x: before the block, [batch, length, width].
+          modulation: [batch, 6, width].
+          attended: the attention's branch, see ``SelfAttention.attend``.
+          keep: see ``__call__``.
 
         Returns:
           x after the block.
@@ -161,7 +164,7 @@ class Block(nnx.Module):
         gamma1, gamma2, _, scale, _, shift = (
             modulation[:, i : i + 1] for i in range(6)
         )  # [batch, 1, width] each
-        branch = self.attn.attend(q, keys, values, mask) * gamma1
+        branch = attended * gamma1
         x = x + (branch if keep is None else branch * keep[0].astype(dtype))
         h = (layer_norm(x, self.config.norm_eps) * (scale + 1) + shift).astype(dtype)
         branch = self.ffn(h) * gamma2

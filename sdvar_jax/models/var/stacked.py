@@ -67,11 +67,8 @@ class StackedBlocks(nnx.Module):
                 jax.lax.dynamic_slice(array, (i, 0, 0, 0, 0), (1, rows, stop, *row_shape))[0]
                 for array in (keys, values)
             )
-            return (
-                block.finish(x, modulation, q, seen_keys, seen_values, mask),
-                keys,
-                values,
-            ), None
+            attended = block.attn.attend(q, seen_keys, seen_values, mask)
+            return (block.finish(x, modulation, attended), keys, values), None
 
         depth = modulations.shape[1]
         over = (states, jnp.swapaxes(modulations, 0, 1), jnp.arange(depth))

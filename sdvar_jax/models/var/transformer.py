@@ -53,17 +53,10 @@ class VAR(nnx.Module):
       kernels: what runs the blocks over a KV cache, see ``kernels``.
     """
 
-    def __init__(
-        self,
-        config: VARConfig,
-        dtypes: DTypePolicy = FLOAT32,
-        *,
-        rngs: nnx.Rngs,
-        kernels: str = REFERENCE,
-    ) -> None:
+    def __init__(self, config: VARConfig, dtypes: DTypePolicy = FLOAT32, *, rngs: nnx.Rngs) -> None:
         self.config = config
         self.dtypes = dtypes
-        self.kernels = kernels
+        self.kernels = REFERENCE
         width, pyramid, dtype = config.width, config.pyramid, dtypes.param_dtype
         init = weight_init(width)
         self.class_embed = nnx.Param(

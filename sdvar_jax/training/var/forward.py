@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sdvar_jax.models import VAR, Modulations
-from sdvar_jax.models.var.block import Block, layer_norm
+from sdvar_jax.models.var.block import Block
 from sdvar_jax.training.var.attention import pyramid_attention
 
 Keeps = tuple[tuple[jax.Array, jax.Array], ...]
@@ -27,20 +27,12 @@ def _block(
     modulation: jax.Array,
     keep: tuple[jax.Array, jax.Array] | None,
 ) -> jax.Array:
-    config, dtype = block.config, block.dtypes.compute_dtype
-    gamma1, gamma2, scale1, scale2, shift1, shift2 = (
-        modulation[:, i : i + 1] for i in range(6)
-    )  # [batch, 1, width] each
-    h = (layer_norm(x, config.norm_eps) * (scale1 + 1) + shift1).astype(dtype)
-    q, k, v = block.attn.project(h)
+    config = block.config
+    q, k, v = block.project(x, modulation)
     if not config.attn_l2_norm:
         q = q * jnp.asarray(0.25 * config.head_dim**-0.5, q.dtype)
     out = pyramid_attention(q, k, v, config.pyramid, attention, block.dtypes.precision)
-    branch = block.attn.proj(out.reshape(x.shape)) * gamma1
-    x = x + (branch if keep is None else branch * keep[0].astype(dtype))
-    h = (layer_norm(x, config.norm_eps) * (scale2 + 1) + shift2).astype(dtype)
-    branch = block.ffn(h) * gamma2
-    return x + (branch if keep is None else branch * keep[1].astype(dtype))
+    return block.finish(x, modulation, block.attn.proj(out.reshape(x.shape)), keep)
 
 
 def embed_all(model: VAR, modulations: Modulations, inputs: jax.Array) -> jax.Array:

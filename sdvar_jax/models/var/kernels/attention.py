@@ -17,18 +17,13 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
+from sdvar_jax.models.var.attention import l2_normalize
+
 _LOG2_E = math.log2(math.e)
 _MASKED = -1e30
 
 # From here on larger tiles win: there is work for every multiprocessor anyway.
 _MANY_QUERIES = 2**17
-
-
-def _normalize(x: jax.Array) -> jax.Array:
-    """Divides by the norm, x / max(|x|, 1e-12) over the last axis, float32."""
-    x = x.astype(jnp.float32)
-    squares = jnp.sum(x * x, axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
 
 
 def _attention_kernel(
@@ -62,11 +57,11 @@ def _attention_kernel(
 
     def window_keys(start: Any, size: int) -> jax.Array:
         keys = window(1, start, size)
-        return _normalize(keys).astype(dtype) if normalized else keys
+        return l2_normalize(keys).astype(dtype) if normalized else keys
 
     first = tile * block_q
     q = window(0, first, block_q)
-    q = ((_normalize(q) if normalized else q) * scale_ref[head]).astype(dtype)
+    q = ((l2_normalize(q) if normalized else q) * scale_ref[head]).astype(dtype)
     limits = plt.load(
         limits_ref.at[pl.ds(first, block_q)], mask=first + jnp.arange(block_q) < length, other=0
     )

@@ -76,6 +76,11 @@ def with_kernels(model: VAR, kernels: str) -> VAR:
     return copy
 
 
+def running_with(wanted: str, model: VAR, *, devices: int = 1) -> VAR:
+    """The same model with the kernels that are wanted and can run it, see ``choose_kernels``."""
+    return with_kernels(model, choose_kernels(wanted, model.config, model.dtypes, devices=devices))
+
+
 def prepared(model: VAR) -> VAR:
     """The model as its programs hold it: with stacked blocks where it runs in a loop over them."""
     if model.kernels != SCANNED:
