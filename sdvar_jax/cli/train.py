@@ -267,6 +267,17 @@ def train_var_command(
             rich_help_panel=OPTIMIZER,
         ),
     ] = None,
+    scales: Annotated[
+        int | None,
+        typer.Option(
+            "--scales",
+            metavar="N",
+            help="Train on the first N scales alone: several times faster, and most of what is "
+            "seen. Go on from the result with --init on all of them.",
+            show_default="all",
+            rich_help_panel=OPTIMIZER,
+        ),
+    ] = None,
     seed: SeedOption = 0,
     dtype: ComputeOption = ComputeDType.AUTO,
     logs: LogsOption = None,
@@ -316,6 +327,7 @@ def train_var_command(
         shape=shape,
         balance=None if balance is None else str(balance),
         token_noise=token_noise,
+        scales=scales,
         start=None if start is None else start.config,
     )
     # Training keeps float32 weights, whatever the arithmetic.
@@ -540,6 +552,7 @@ def var_training(
     shape: Mapping[str, Any],
     balance: str | None = None,
     token_noise: float | None = None,
+    scales: int | None = None,
     start: VARConfig | None = None,
 ) -> VARTrainingConfig:
     """The settings of a VAR's training from a preset and what the user said.
@@ -552,6 +565,7 @@ def var_training(
       shape: depth, width and heads, None where not said.
       balance: how often pictures are drawn.
       token_noise: largest share of disturbed tokens.
+      scales: to train on, from the first one on; None for what the preset says.
       start: shapes of the model to go on from; they are taken as they are.
 
     Raises:
@@ -590,7 +604,7 @@ def var_training(
         )
     noise = None if token_noise is None else TokenNoiseConfig(share=token_noise)
     config: VARTrainingConfig = options.applied(
-        base, model=model, balance=balance, token_noise=noise
+        base, model=model, balance=balance, token_noise=noise, scales=scales
     )
     return config
 

@@ -69,6 +69,14 @@ class ScalePyramid:
             raise ValueError(f"no window {start}..{stop} in a pyramid of {self.num_scales} scales")
         return slice(self.offsets[start], self.offsets[stop])
 
+    def first_scales(self, scales: int) -> ScalePyramid:
+        """The pyramid of the first ``scales`` scales (at least 2) alone."""
+        require(
+            2 <= scales <= self.num_scales,
+            f"the first {scales} scales were asked for, of a pyramid of {self.num_scales}",
+        )
+        return ScalePyramid(self.sides[:scales])
+
     @classmethod
     def from_lengths(cls, lengths: Iterable[int]) -> ScalePyramid:
         """The pyramid whose scales hold ``lengths`` tokens (each a square number)."""

@@ -1,7 +1,7 @@
 """The settings that made the emoji pair.
 
-Three models for pictures of 64 px with the official ten-scale pyramid, together 16 million
-parameters at most, each stage trained by the clock on one data-centre GPU.
+Three models for pictures of 64 px with the official ten-scale pyramid, together 26 million
+parameters at most, each stage trained by the clock on one or two data-centre GPUs.
 """
 
 from __future__ import annotations
@@ -29,28 +29,27 @@ EMOJI_SAMPLING = SamplingConfig(cfg=2.5, top_k=0, top_p=0.7)
 
 
 def emoji_target(num_classes: int) -> VARConfig:
-    """The target: twelve blocks of width 256."""
+    """The target: twelve blocks of width 384."""
     return VARConfig(
         depth=12,
-        width=256,
-        heads=4,
+        width=384,
+        heads=6,
         pyramid=EMOJI_VQVAE.pyramid,
         vocab_size=EMOJI_VQVAE.vocab_size,
         latent_channels=EMOJI_VQVAE.latent_channels,
         num_classes=num_classes,
         mlp_ratio=2.5,
         shared_aln=True,
-        drop_path_rate=0.02,
         label_dropout=0.1,
     )
 
 
 def emoji_draft(num_classes: int) -> VARConfig:
-    """The draft: three blocks of width 192."""
+    """The draft: three blocks of width 256."""
     return VARConfig(
         depth=3,
-        width=192,
-        heads=3,
+        width=256,
+        heads=4,
         pyramid=EMOJI_VQVAE.pyramid,
         vocab_size=EMOJI_VQVAE.vocab_size,
         latent_channels=EMOJI_VQVAE.latent_channels,
@@ -93,7 +92,7 @@ def emoji_target_training(
     return VARTrainingConfig(
         model=emoji_target(num_classes),
         run=RunConfig(
-            batch_size=128,
+            batch_size=256,
             minutes=minutes,
             steps_per_dispatch=40,
             seed=seed,
@@ -107,10 +106,12 @@ def emoji_target_training(
         optimizer=OptimizerConfig(
             learning_rate=1e-3, weight_decay=0.05, warmup_steps=150, clip_norm=1.0
         ),
-        scale_power=0.5,
+        scale_power=0.25,
         token_noise=TokenNoiseConfig(share=0.1, strength=1.0),
         balance="class",
         class_power=0.5,
+        remat=False,
+        scan=False,
     )
 
 

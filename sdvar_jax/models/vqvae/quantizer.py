@@ -156,13 +156,12 @@ class Quantizer(nnx.Module):
         """The transformer's inputs at all scales but the first.
 
         Args:
-          f_hats: f_hat after each scale [num_scales, batch, latent, latent, latent_channels].
+          f_hats: f_hat after each scale [num_scales, batch, latent, latent, latent_channels]; or
+            after the first scales alone.
 
         Returns:
-          float32 [batch, total_length - first_length, latent_channels].
+          float32 [batch, total_length - first_length, latent_channels], total_length of the scales
+          that were given.
         """
-        inputs = [
-            self.scale_input(f_hats[scale - 1], scale)
-            for scale in range(1, self.config.pyramid.num_scales)
-        ]
+        inputs = [self.scale_input(f_hats[scale - 1], scale) for scale in range(1, f_hats.shape[0])]
         return jnp.concatenate(inputs, axis=1)

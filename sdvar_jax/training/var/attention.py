@@ -42,10 +42,30 @@ def _xla(q: jax.Array, k: jax.Array, v: jax.Array, mask: Any, precision: Any) ->
     return jnp.einsum("bhqk,bkhd->bqhd", weights, v, precision=precision)
 
 
+def even_mask(pyramid: ScalePyramid) -> np.ndarray:
+    """``block_causal_mask`` of all scales, at an odd length with one position more.
+
+    No position sees that one; it sees itself and all others.
+
+    Returns:
+      bool [length, length], length even.
+    """
+    mask = block_causal_mask(pyramid)
+    more = pyramid.total_length % 2
+    mask = np.pad(mask, ((0, more), (0, more)))
+    if more:
+        mask[-1] = True
+    return mask
+
+
 def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array, pyramid: ScalePyramid) -> jax.Array:
     # One call with the mask: training with cuDNN wants even lengths, and many scales are odd.
-    mask = jnp.asarray(block_causal_mask(pyramid))[None, None]
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, scale=1.0, implementation="cudnn")
+    mask = even_mask(pyramid)
+    more = ((0, 0), (0, mask.shape[0] - pyramid.total_length), (0, 0), (0, 0))
+    q, k, v = (jnp.pad(array, more) for array in (q, k, v))
+    seen = jnp.asarray(mask)[None, None]
+    out = jax.nn.dot_product_attention(q, k, v, mask=seen, scale=1.0, implementation="cudnn")
+    return out[:, : pyramid.total_length]
 
 
 def pyramid_attention(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from sdvar_jax.config import VARConfig
+from sdvar_jax.config import ScalePyramid, VARConfig
 from sdvar_jax.config.validation import require
 from sdvar_jax.training.config import OptimizerConfig, RunConfig
 from sdvar_jax.training.var.attention import ATTENTIONS
@@ -44,6 +44,9 @@ class VARTrainingConfig:
       scale_power: scale k weighs in the loss as its number of tokens to this power; 1 weighs every
         token alike, as VAR does; less gives the coarse scales, which hold few tokens, more.
       token_noise: disturbed inputs.
+      scales: train on the first so many scales alone (the original's progressive training): they
+        hold few of the tokens and most of what is seen, and no token sees a later scale. None for
+        all; a run on all scales should follow.
       balance: how often pictures are drawn, see ``training.balance``.
       class_power: see ``training.balance``.
       attention: "auto" takes cuDNN's where it runs, else "xla".
@@ -58,6 +61,7 @@ class VARTrainingConfig:
     label_smoothing: float = 0.0
     scale_power: float = 1.0
     token_noise: TokenNoiseConfig = TokenNoiseConfig()
+    scales: int | None = None
     balance: str = "none"
     class_power: float = 1.0
     attention: str = "auto"
@@ -67,7 +71,18 @@ class VARTrainingConfig:
     def __post_init__(self) -> None:
         require(0 <= self.label_smoothing < 1, "label_smoothing must lie in 0..1")
         require(0 <= self.scale_power <= 1, "scale_power must lie in 0..1")
+        most = self.model.pyramid.num_scales
+        require(
+            self.scales is None or 2 <= self.scales <= most,
+            f"scales must lie in 2..{most}, got {self.scales}",
+        )
         require(
             self.attention in ATTENTIONS,
             f"unknown attention {self.attention!r}; use one of {', '.join(ATTENTIONS)}",
         )
+
+    @property
+    def trained_pyramid(self) -> ScalePyramid:
+        """The scales that are trained on."""
+        pyramid = self.model.pyramid
+        return pyramid if self.scales is None else pyramid.first_scales(self.scales)

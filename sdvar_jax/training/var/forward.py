@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sdvar_jax.config import ScalePyramid
 from sdvar_jax.models import VAR, Modulations
 from sdvar_jax.models.var.block import Block
 from sdvar_jax.training.var.attention import pyramid_attention
@@ -22,6 +23,7 @@ Keeps = tuple[tuple[jax.Array, jax.Array], ...]
 
 def _block(
     block: Block,
+    pyramid: ScalePyramid,
     attention: str,
     x: jax.Array,
     modulation: jax.Array,
@@ -31,13 +33,14 @@ def _block(
     q, k, v = block.project(x, modulation)
     if not config.attn_l2_norm:
         q = q * jnp.asarray(0.25 * config.head_dim**-0.5, q.dtype)
-    out = pyramid_attention(q, k, v, config.pyramid, attention, block.dtypes.precision)
+    out = pyramid_attention(q, k, v, pyramid, attention, block.dtypes.precision)
     return block.finish(x, modulation, block.attn.proj(out.reshape(x.shape)), keep)
 
 
-def embed_all(model: VAR, modulations: Modulations, inputs: jax.Array) -> jax.Array:
-    """Embedded inputs of all scales, [batch, total_length, width]."""
-    pyramid = model.config.pyramid
+def embed_all(
+    model: VAR, modulations: Modulations, inputs: jax.Array, pyramid: ScalePyramid
+) -> jax.Array:
+    """Embedded inputs of all scales of ``pyramid``, [batch, total_length, width]."""
     first = pyramid.first_length
     parts = [model.embed_first(modulations)]
     for scale in range(1, pyramid.num_scales):
@@ -56,6 +59,7 @@ def all_logits(
     keeps: Keeps | None = None,
     remat: bool = False,
     scan: bool = False,
+    scales: int | None = None,
 ) -> jax.Array:
     """Logits of all scales from the inputs given.
 
@@ -67,20 +71,23 @@ def all_logits(
       keeps: stochastic depth, see ``drop_path``.
       remat: keep matrix products alone for the backward pass.
       scan: compile one block and run it ``depth`` times; compiles much faster.
+      scales: run the first so many alone, as if the pyramid ended there: a token sees no later
+        scale, so their logits are the same; None for all.
 
     Returns:
-      float32 [batch, total_length, vocab].
+      float32 [batch, total_length, vocab], total_length of the scales that were run.
     """
     config = model.config
-    length = config.pyramid.total_length - config.pyramid.first_length
+    pyramid = config.pyramid if scales is None else config.pyramid.first_scales(scales)
+    length = pyramid.total_length - pyramid.first_length
     chex.assert_shape(inputs, (labels.shape[0], length, config.latent_channels))
     modulations = model.modulations(labels)
-    x = embed_all(model, modulations, inputs)
+    x = embed_all(model, modulations, inputs, pyramid)
     graphs, states = zip(*(nnx.split(block) for block in model.blocks), strict=True)
 
     def run(state: Any, x: jax.Array, modulation: jax.Array, keep: Any) -> jax.Array:
         # The blocks are alike but for their weights.
-        return _block(nnx.merge(graphs[0], state), attention, x, modulation, keep)
+        return _block(nnx.merge(graphs[0], state), pyramid, attention, x, modulation, keep)
 
     if remat:
         run = jax.checkpoint(run, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)

@@ -105,7 +105,11 @@ def inputs_of_tokens(quantizer: Quantizer, tokens: jax.Array) -> jax.Array:
 
 
 def noisy_inputs(
-    quantizer: Quantizer, features: jax.Array, noise: TokenNoiseConfig, key: jax.Array
+    quantizer: Quantizer,
+    features: jax.Array,
+    noise: TokenNoiseConfig,
+    key: jax.Array,
+    scales: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Teacher-forcing inputs from tokens that are a little off, and what is wanted at each scale.
 
@@ -114,6 +118,7 @@ def noisy_inputs(
       features: the encoder's [batch, latent, latent, channels].
       noise: how far off.
       key: of the disturbance.
+      scales: make the first so many alone; None for all.
 
     Returns:
       Wanted tokens int32 [batch, total_length]: at every scale those nearest to what the disturbed
@@ -126,7 +131,7 @@ def noisy_inputs(
     share_key, key = jax.random.split(key)
     share = noise.share * jax.random.uniform(share_key, (batch, 1, 1))
     wanted, f_hats = [], []
-    for scale, side in enumerate(config.pyramid.sides):
+    for scale, side in enumerate(config.pyramid.sides[:scales]):
         vectors = resize_area(rest, side).reshape(batch, side * side, config.latent_channels)
         best = quantizer.nearest(vectors)  # [batch, side**2]
         error = jnp.mean((vectors - quantizer.embed(best)) ** 2)

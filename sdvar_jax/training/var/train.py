@@ -55,7 +55,8 @@ class TrainedVAR:
 def var_task(config: VARTrainingConfig, quantizer: FrozenQuantizer, attention: str) -> Task:
     """The loss of a batch {"tokens" or "features", "labels"}; ``frozen`` is the quantizer's."""
     model_config, dtypes = config.model, config.run.dtypes
-    weights = position_weights(model_config.pyramid, config.scale_power)
+    pyramid = config.trained_pyramid
+    weights = position_weights(pyramid, config.scale_power)
 
     def loss(
         params: Params, extra: Any, batch: Mapping[str, jax.Array], key: jax.Array, frozen: Any
@@ -66,11 +67,13 @@ def var_task(config: VARTrainingConfig, quantizer: FrozenQuantizer, attention: s
         tokenizer = quantizer.build(frozen)
         if "features" in batch:
             tokens, inputs = noisy_inputs(
-                tokenizer, batch["features"], config.token_noise, noise_key
+                tokenizer, batch["features"], config.token_noise, noise_key, config.scales
             )
         else:
             tokens = batch["tokens"].astype(jnp.int32)
             inputs = inputs_of_tokens(tokenizer, tokens)
+            tokens = tokens[:, : pyramid.total_length]
+            inputs = inputs[:, : pyramid.total_length - pyramid.first_length]
         size = tokens.shape[0]
         labels = drop_labels(
             batch["labels"], model_config.unconditional_label, model_config.label_dropout, label_key
@@ -84,6 +87,7 @@ def var_task(config: VARTrainingConfig, quantizer: FrozenQuantizer, attention: s
             keeps=keeps,
             remat=config.remat,
             scan=config.scan,
+            scales=config.scales,
         )
         losses = token_losses(logits, tokens, config.label_smoothing)  # [batch, total_length]
         metrics = {"token_loss": jnp.mean(losses)}
@@ -143,7 +147,10 @@ def train_var(
     mesh = data_mesh() if mesh is None else mesh
     run, shapes = config.run, config.model
     attention = choose_attention(
-        config.attention, shapes.pyramid, shapes.head_dim, np.dtype(run.dtypes.compute_dtype)
+        config.attention,
+        config.trained_pyramid,
+        shapes.head_dim,
+        np.dtype(run.dtypes.compute_dtype),
     )
     quantizer = FrozenQuantizer.of(vqvae)
     model = VAR(shapes, run.dtypes, rngs=nnx.Rngs(run.seed)) if initial is None else initial

@@ -11,7 +11,12 @@ from training_models import PYRAMID, VAR_CONFIG, lively_var
 
 from sdvar_jax.config import PYRAMID_256, ScalePyramid
 from sdvar_jax.models import VAR, block_causal_mask
-from sdvar_jax.training.var.attention import choose_attention, pyramid_attention, query_groups
+from sdvar_jax.training.var.attention import (
+    choose_attention,
+    even_mask,
+    pyramid_attention,
+    query_groups,
+)
 from sdvar_jax.training.var.forward import all_logits, drop_path
 
 
@@ -87,3 +92,26 @@ def test_branches_are_dropped_at_a_rate_that_grows_with_depth_and_keep_their_mea
             assert float(jnp.mean(factor == 0)) == pytest.approx(rate, abs=0.03)
             assert float(jnp.mean(factor)) == pytest.approx(1.0, abs=0.06)
     assert drop_path(0.0, 3, 4, jax.random.key(0)) is None
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_the_first_scales_alone_have_the_logits_they_have_among_all(case, scan):
+    labels, inputs = case
+    model = lively_var(0)
+    stop = PYRAMID.window(0, 2).stop
+    wanted = nnx.jit(VAR.teacher_forced)(model, labels, inputs)[:, :stop]
+    got = nnx.jit(
+        lambda model: all_logits(model, labels, inputs[:, : stop - 1], scan=scan, scales=2)
+    )(model)
+    np.testing.assert_allclose(got, wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize("scales", [7, 8, 10])
+def test_an_odd_length_gets_a_position_that_nobody_sees(scales):
+    pyramid = PYRAMID_256.first_scales(scales)
+    length = pyramid.total_length
+    mask = even_mask(pyramid)
+    assert mask.shape == (length + length % 2,) * 2
+    np.testing.assert_array_equal(mask[:length, :length], block_causal_mask(pyramid))
+    assert not mask[:length, length:].any()
+    assert mask.any(axis=1).all()

@@ -29,6 +29,8 @@ CONFIG = VARTrainingConfig(
     balance="class",
     scale_power=0.5,
 )
+EMBEDDED = (VAR_CONFIG.pyramid.total_length, VAR_CONFIG.width)
+"""Shape of the position embedding, which no other weight has."""
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,29 @@ def test_token_noise_trains_from_features(tokens, vqvae, one_device):
     config = dataclasses.replace(CONFIG, run=run, token_noise=TokenNoiseConfig(0.5))
     losses = train_var(tokens, vqvae, config, mesh=one_device, progress=False).fit.history["loss"]
     assert losses[-3:].mean() < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_training_on_the_first_scales_leaves_the_rest_as_it_was(tokens, vqvae, one_device, share):
+    run = dataclasses.replace(CONFIG.run, steps=15)
+    noise = TokenNoiseConfig(share)
+    config = dataclasses.replace(CONFIG, run=run, scales=2, token_noise=noise)
+    made = train_var(tokens, vqvae, config, mesh=one_device, progress=False)
+    losses = made.fit.history["loss"]
+    assert losses[-3:].mean() < 0.9 * losses[0]
+    # No gradient reaches what only later scales use: its moments stay zero.
+    moments = made.fit.state.opt_state
+    last = [np.asarray(leaf) for leaf in jax.tree.leaves(moments) if leaf.shape == EMBEDDED]
+    assert last
+    for moment in last:
+        assert np.abs(moment[: config.trained_pyramid.total_length]).max() > 0
+        np.testing.assert_array_equal(moment[config.trained_pyramid.total_length :], 0.0)
+
+
+@pytest.mark.parametrize("scales", [1, 4])
+def test_scales_that_there_are_not_are_refused(scales):
+    with pytest.raises(SdvarError, match=r"scales must lie in 2\.\.3"):
+        dataclasses.replace(CONFIG, scales=scales)
 
 
 @pytest.mark.parametrize(
