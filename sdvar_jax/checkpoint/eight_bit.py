@@ -3,9 +3,9 @@
 A column is everything at one place of the last axis. Its scale is its largest magnitude / 127, so
 rounding moves a weight by at most half a scale: 1/254 of the largest magnitude of its column.
 
-Rounding what was read back gives the very same numbers, also where it was cast to bfloat16 in
-between, and the same scales but for the last bit. So a model may be stored, read and stored again
-without becoming any worse.
+Rounding what was read back in float32 gives the very same numbers, and the same scales but for the
+last bit. So a model may be stored, read and stored again without becoming any worse. Read back in
+bfloat16, numbers may move by one.
 """
 
 from __future__ import annotations
