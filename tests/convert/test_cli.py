@@ -26,7 +26,7 @@ def test_8_bits(tmp_path, capsys, var_file):
     assert main([str(var_file), "--output", output, *options]) == 0
     assert "var: 0.6 M parameters, int8" in capsys.readouterr().out
     assert main(["export", output, "--output", str(tmp_path / "var.safetensors")]) == 0
-    assert "note: stored in int8" in capsys.readouterr().out
+    assert "note: the model is stored in int8" in capsys.readouterr().out
 
 
 def test_every_option_reaches_the_conversion(tmp_path, save, vqvae_file, var_state):

@@ -79,7 +79,8 @@ class TestConverted:
 
     def test_to_8_bits(self, var_file, vqvae_file, output, var_state):
         info = convert([var_file, vqvae_file], output, dtype="int8", **SAFETENSORS).info
-        floats = convert([vqvae_file], output.parent / "v", dtype="bfloat16", **SAFETENSORS).info
+        other = output.parent / "floats"
+        floats = convert([var_file, vqvae_file], other, dtype="bfloat16", **SAFETENSORS).info
         assert info.parts["var"].dtype == "int8"
         assert info.parts["vqvae"].dtype == floats.parts["vqvae"].dtype
         assert info.parts["vqvae"].size == floats.parts["vqvae"].size
