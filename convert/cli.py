@@ -104,8 +104,8 @@ def export_command(
     console = Console(soft_wrap=True, highlight=False)
     if stored_dtype(checkpoint, part) == INT8:
         console.print(
-            "note: the model is stored in int8; its matrices are exported as rounded, in floats, not "
-            "bit for bit as they were before",
+            "note: the model is stored in int8; its matrices are exported as rounded, in floats, "
+            "not bit for bit as they were before",
             markup=False,
         )
     console.print(f"wrote {written} tensors to {output}", markup=False)
