@@ -10,8 +10,8 @@ from rich.console import Console
 
 from convert.configure import Overrides, parse_pyramid
 from convert.to_flax import KEEP, convert
-from convert.to_torch import export
-from sdvar_jax.checkpoint.info import PARTS
+from convert.to_torch import export, stored_dtype
+from sdvar_jax.checkpoint.info import INT8, PARTS
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.runtime.signals import sigterm_as_exit
 
@@ -25,7 +25,14 @@ def convert_command(
     draft: Annotated[
         Path | None, typer.Option(help="Weights of a smaller VAR for speculative decoding.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="keep, float32, bfloat16 or float16.")] = KEEP,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="Of the weights stored: keep, float32, bfloat16, float16, or int8 (with --storage "
+            "safetensors): the VAR's matrices in 8 bits, half of bfloat16, and the rest in "
+            "bfloat16."
+        ),
+    ] = KEEP,
     part: Annotated[
         list[str] | None,
         typer.Option(help="Take only var, vqvae or draft; may be given several times."),
@@ -94,9 +101,14 @@ def export_command(
     """Export a model of a checkpoint as a PyTorch state dict."""
     with sigterm_as_exit():
         written = export(checkpoint, output, part, show_progress=not quiet)
-    Console(soft_wrap=True, highlight=False).print(
-        f"wrote {written} tensors to {output}", markup=False
-    )
+    console = Console(soft_wrap=True, highlight=False)
+    if stored_dtype(checkpoint, part) == INT8:
+        console.print(
+            "note: the model is stored in int8; its matrices are exported as rounded, in floats, "
+            "not bit for bit as they were before",
+            markup=False,
+        )
+    console.print(f"wrote {written} tensors to {output}", markup=False)
 
 
 def _lines(path: Path) -> list[str]:

@@ -24,7 +24,8 @@ from convert.state_dicts import find_state_dicts
 from convert.values import value_problems
 from sdvar_jax.checkpoint.assembly import abstract_arrays
 from sdvar_jax.checkpoint.compatibility import check_compatible, check_draft
-from sdvar_jax.checkpoint.info import INFO_FILE, PARTS, STORAGES, CheckpointInfo
+from sdvar_jax.checkpoint.eight_bit import Int8Array, may_be_rounded
+from sdvar_jax.checkpoint.info import INFO_FILE, INT8, PARTS, STORAGES, CheckpointInfo
 from sdvar_jax.checkpoint.lazy import DTYPES, LazyArray
 from sdvar_jax.checkpoint.store import PartWeights, save_checkpoint
 from sdvar_jax.config import DTypePolicy, VARConfig, VQVAEConfig
@@ -73,7 +74,8 @@ def convert(
       draft: file with a smaller VAR for speculative decoding.
       parts: which of "var", "vqvae", "draft" to take.
       dtype: "keep", "float32", "bfloat16" or "float16"; the quantizer stays in float32 unless
-        kept as it is.
+        kept as it is. "int8" stores the matrices of VARs in 8 bits (with safetensors storage) and
+        everything else as "bfloat16" does.
       overrides: what the tensors leave open.
       prefix: place of the models inside the files, where it is not plain.
       class_names: a name a class.
@@ -87,8 +89,10 @@ def convert(
     Raises:
       SdvarError: naming everything that does not fit; nothing is left behind.
     """
-    if dtype not in (KEEP, *DTYPES):
-        raise SdvarError(f"unknown dtype {dtype!r}; use {KEEP} or one of {', '.join(DTYPES)}")
+    if dtype not in (KEEP, *DTYPES, INT8):
+        raise SdvarError(
+            f"unknown dtype {dtype!r}; use {KEEP} or one of {', '.join((*DTYPES, INT8))}"
+        )
     if storage not in STORAGES:
         raise SdvarError(f"unknown storage {storage!r}; use one of {', '.join(STORAGES)}")
     unknown = sorted(set(parts) - set(PARTS))
@@ -109,7 +113,9 @@ def convert(
     files = [*sources, *([draft] if draft is not None else [])]
     weights = {part: _weights(states[part], configs[part], dtype) for part in states}
     # Describing the checkpoint refuses what does not belong together, before the long work.
-    CheckpointInfo({name: part.info() for name, part in weights.items()}, class_names=names)
+    CheckpointInfo(
+        {name: part.info() for name, part in weights.items()}, storage=storage, class_names=names
+    )
     size = sum(array.nbytes for state in states.values() for array in state.values())
     check_free_space(output, sum(part.nbytes for part in weights.values()))
     with byte_progress(size, show_progress) as phase:
@@ -225,12 +231,18 @@ def _check_together(configs: Mapping[str, VARConfig | VQVAEConfig]) -> None:
 def _weights(state: StateDict, config: Config, dtype: str) -> PartWeights:
     """The state dict laid out for Flax; nothing is read yet."""
     matches = parameter_matches(config)
-    shapes = abstract_arrays(config, DTypePolicy.of("float32" if dtype == KEEP else dtype))
-    arrays = {}
+    floats = {KEEP: "float32", INT8: "bfloat16"}.get(dtype, dtype)
+    shapes = abstract_arrays(config, DTypePolicy.of(floats))
+    to_int8 = dtype == INT8 and isinstance(config, VARConfig)
+    arrays: dict[str, LazyArray] = {}
     for key, match in matches.items():
         wanted = shapes[match.flax]
         array = state[key].transformed(match.transform.to_flax, wanted.shape)
-        arrays[match.flax] = array if dtype == KEEP else array.cast(np.dtype(wanted.dtype))
+        if to_int8 and may_be_rounded(array):
+            array = Int8Array.rounding(array, key)
+        elif dtype != KEEP:
+            array = array.cast(np.dtype(wanted.dtype))
+        arrays[match.flax] = array
     return PartWeights(
         config=config,
         arrays=arrays,

@@ -37,7 +37,7 @@ def export(
     """Writes one model of a checkpoint as a PyTorch state dict.
 
     A model converted without a change of dtype comes out as it came in: same keys in the same
-    order, same dtypes, same bits.
+    order, same dtypes, same bits. One stored in int8 comes out in floats, its matrices as rounded.
 
     Args:
       checkpoint: directory or name of a model.
@@ -75,6 +75,12 @@ def export(
             tensors = {key: _tensor(torch, array.read()) for key, array in counted.items()}
             torch.save(tensors, aside)
     return len(state)
+
+
+def stored_dtype(checkpoint: Path | str, part: str | None = None) -> str:
+    """The dtype that a model is stored in, see ``PartInfo``; arguments and errors of ``export``."""
+    info = read_info(resolve_model(checkpoint))
+    return info.parts[_only_part(info, part)].dtype
 
 
 def torch_state_dict(weights: PartWeights) -> dict[str, LazyArray]:

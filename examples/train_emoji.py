@@ -38,8 +38,8 @@ import numpy as np
 from flax import nnx
 
 from sdvar_jax.checkpoint import PartWeights, load_checkpoint, save_checkpoint
-from sdvar_jax.checkpoint.lazy import DTYPES
-from sdvar_jax.config import DTypePolicy
+from sdvar_jax.checkpoint.info import INT8
+from sdvar_jax.config import DTypePolicy, VARConfig
 from sdvar_jax.data import load_dataset
 from sdvar_jax.imaging import save_png
 from sdvar_jax.runtime.compilation_cache import enable_compilation_cache
@@ -57,6 +57,7 @@ from sdvar_jax.training.presets import (
 )
 
 STAGES = ("vqvae", "target", "draft", "distill")
+STORED = ("bfloat16", INT8)
 SAMPLE_BATCH = 144
 
 
@@ -91,6 +92,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, help="of every stage")
     parser.add_argument("--steps-per-dispatch", type=int, help="of every stage")
     parser.add_argument("--compute", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument(
+        "--store",
+        default="bfloat16",
+        choices=STORED,
+        help="dtype of the weights written: int8 halves target and draft (matrices in 8 bits)",
+    )
     parser.add_argument("--logs", type=Path, help="directory for metrics and checkpoints of runs")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in logs")
     parser.add_argument("--limit", type=int, help="use this many pictures only")
@@ -145,11 +152,15 @@ def adjusted(config: Any, args: argparse.Namespace) -> Any:
     return dataclasses.replace(config, **changes)
 
 
-def stored(model: Any) -> PartWeights:
-    """A model's weights in bfloat16, as they are shipped."""
+def stored(model: Any, store: str) -> PartWeights:
+    """A model's weights as they are shipped: bfloat16, or a VAR's matrices in int8.
+
+    Models read back from int8 are rounded to the very same numbers again.
+    """
     weights = PartWeights.of(model)
-    arrays = {path: array.cast(DTYPES["bfloat16"]) for path, array in weights.arrays.items()}
-    return dataclasses.replace(weights, arrays=arrays)
+    if store == INT8 and isinstance(weights.config, VARConfig):
+        return weights.rounded_to_int8(others="bfloat16")
+    return weights.cast("bfloat16")
 
 
 def save(
@@ -252,7 +263,9 @@ def main() -> None:
     if args.minutes_vqvae:
         config = adjusted(emoji_vqvae_training(args.minutes_vqvae, **common), args)
         made = train_vqvae(train, config, heldout=heldout, started=started, **logs("vqvae"))
-        models = save({"vqvae": stored(made.model)}, output, names, sampling, args.compute)
+        models = save(
+            {"vqvae": stored(made.model, args.store)}, output, names, sampling, args.compute
+        )
         images = all_images(heldout)
         few = images[np.linspace(0, len(images) - 1, min(64, len(images))).astype(int)]
         save_png(reconstruction_sheet(models["vqvae"], few), output / "reconstructions.png")
@@ -281,7 +294,7 @@ def main() -> None:
             name=stage,
             **logs(stage),
         )
-        kept = {**parts(models), stage: stored(made.model)}
+        kept = {**parts(models), stage: stored(made.model, args.store)}
         models = save(kept, output, names, sampling, args.compute)
         save_png(sheet(models[stage]), output / f"samples_{stage}.png")
         finish(
@@ -294,7 +307,7 @@ def main() -> None:
         )
 
     def parts(models: dict[str, Any]) -> dict[str, Any]:
-        return {name: stored(model) for name, model in models.items()}
+        return {name: stored(model, args.store) for name, model in models.items()}
 
     if args.minutes_target:
         train_one("target", emoji_target_training, args.minutes_target, started)
@@ -316,7 +329,7 @@ def main() -> None:
             started=started,
             **logs("distill"),
         )
-        kept = {**parts(models), "draft": stored(distilled.model)}
+        kept = {**parts(models), "draft": stored(distilled.model, args.store)}
         models = save(kept, output, names, sampling, args.compute)
         save_png(sheet(models["draft"]), output / "samples_draft.png")
         if not (output / "samples_target.png").exists():

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from small_models import small_draft, small_target, small_vqvae
 
-from sdvar_jax.checkpoint import save_checkpoint
+from sdvar_jax.checkpoint import PartWeights, assemble, save_checkpoint
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.loading import choose_dtypes, find_models, load_pipeline, load_vqvae
+from sdvar_jax.pipeline import Pipeline
 from sdvar_jax.sampling import SamplingConfig
 
 SETTINGS = SamplingConfig(cfg=3.0, top_k=7)
@@ -67,6 +68,23 @@ def test_a_loaded_pipeline_has_the_models_weights(pair):
     np.testing.assert_array_equal(pipeline.target.head_kernel[...], small_target().head_kernel[...])
     np.testing.assert_array_equal(pipeline.draft.head_kernel[...], small_draft().head_kernel[...])
     assert pipeline.vqvae.config == small_vqvae().config
+
+
+def test_weights_in_8_bits_sample(directory, pair):
+    """What is sampled is what the rounded weights give, and says so nowhere but in the file."""
+    rounded = PartWeights.of(small_target()).rounded_to_int8()
+    save_checkpoint(directory / "int8", storage="safetensors", var=rounded, vqvae=small_vqvae())
+    pipeline = load_pipeline(directory / "int8", draft=pair, dtype="float32")
+    path = "blocks.0.ffn.fc2.kernel"
+    kernel = PartWeights.of(pipeline.target).arrays[path].read()
+    np.testing.assert_array_equal(kernel, rounded.arrays[path].read())
+    assert (kernel != PartWeights.of(small_target()).arrays[path].read()).any()
+    images = pipeline.sample([1, 2], seed=0).images
+    floats = Pipeline(
+        assemble(small_target().config, {k: v.read() for k, v in rounded.arrays.items()}),
+        small_vqvae(),
+    )
+    np.testing.assert_array_equal(images, floats.sample([1, 2], seed=0).images)
 
 
 def test_the_target_decides_the_settings_of_sampling(target_alone, pair):

@@ -14,10 +14,13 @@ from sdvar_jax.config import VARConfig, VQVAEConfig
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.sampling.config import SamplingConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = (1, 2)
+"""Of the directory's layout: 2 where a model is stored in int8, which 1 did not know."""
+
 INFO_FILE = "checkpoint.json"
 PARTS = ("var", "vqvae", "draft")
 STORAGES = ("orbax", "safetensors")
+INT8 = "int8"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +44,10 @@ class PartInfo:
 
     Attributes:
       config: its shapes.
-      dtype: the widest dtype among its weights ("float32", "bfloat16", "float16").
+      dtype: the widest dtype among its weights ("float32", "bfloat16", "float16"), or "int8" where
+        matrices are stored in 8 bits (see ``eight_bit``) and the rest in floats.
       parameters: number of weights.
-      size: of the weights in bytes.
+      size: of the weights in bytes as they are stored.
       torch_dtypes: PyTorch key -> dtype in the order of the source, for an export that equals it;
         None where the model was not converted.
     """
@@ -53,6 +57,11 @@ class PartInfo:
     parameters: int
     size: int
     torch_dtypes: Mapping[str, str] | None = None
+
+    @property
+    def value_dtype(self) -> str:
+        """The float dtype that holds every weight as it was stored; float32 for int8."""
+        return "float32" if self.dtype == INT8 else self.dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +76,6 @@ class CheckpointInfo:
       sampling: settings that suit the models, used where the user gives none; None for the
         package's.
       created_by: program and version that wrote it.
-      format_version: of the directory's layout.
     """
 
     parts: Mapping[str, PartInfo]
@@ -76,7 +84,6 @@ class CheckpointInfo:
     class_names: tuple[str, ...] | None = None
     sampling: SamplingConfig | None = None
     created_by: str = ""
-    format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.parts) - set(PARTS))
@@ -84,6 +91,10 @@ class CheckpointInfo:
             raise SdvarError(f"a checkpoint holds one or more of {PARTS}, not {unknown or 'none'}")
         if self.storage not in STORAGES:
             raise SdvarError(f"unknown storage {self.storage!r}; use one of {STORAGES}")
+        if self._holds_int8 and self.storage != "safetensors":
+            raise SdvarError(
+                f"int8 weights cannot be stored as {self.storage}; use the storage safetensors"
+            )
         var, draft = self.var_config, self.draft_config
         if var is not None and self.vqvae_config is not None:
             check_compatible(var, self.vqvae_config)
@@ -112,6 +123,15 @@ class CheckpointInfo:
     def draft_config(self) -> VARConfig | None:
         """Configuration of the draft VAR, if there is one."""
         return self._config("draft")
+
+    @property
+    def format_version(self) -> int:
+        """Of the directory's layout: the first that knows all that is there."""
+        return FORMAT_VERSIONS[1 if self._holds_int8 else 0]
+
+    @property
+    def _holds_int8(self) -> bool:
+        return any(part.dtype == INT8 for part in self.parts.values())
 
     def _config(self, part: str) -> Any:
         return self.parts[part].config if part in self.parts else None
@@ -165,7 +185,6 @@ class CheckpointInfo:
             class_names=None if names is None else tuple(names),
             sampling=None if sampling is None else sampling_from_dict(sampling),
             created_by=data["created_by"],
-            format_version=data["format_version"],
         )
 
 
@@ -188,10 +207,11 @@ def read_info(directory: Path | str) -> CheckpointInfo:
     except (OSError, ValueError) as error:
         raise SdvarError(f"cannot read {path}: {error}; convert the checkpoint again") from error
     version = data.get("format_version") if isinstance(data, dict) else None
-    if version != FORMAT_VERSION:
+    if version not in FORMAT_VERSIONS:
         raise SdvarError(
-            f"{directory} has checkpoint format {version}, this program reads {FORMAT_VERSION}; "
-            "convert it again or use the version that wrote it"
+            f"{directory} has checkpoint format {version}, this program reads "
+            f"{' and '.join(map(str, FORMAT_VERSIONS))}; convert it again or use the version that "
+            "wrote it"
         )
     try:
         return CheckpointInfo.from_dict(data)

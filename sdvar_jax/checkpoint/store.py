@@ -7,6 +7,9 @@
     DIR/vqvae/                of the VQVAE
     DIR/draft/                of the draft
     DIR/buffers.safetensors   tensors kept only to export what came in
+
+The file of a VAR may hold its matrices in 8 bits, half the size of bfloat16: ``NAME`` in int8 and
+``NAME.scale``, one float32 a column (see ``eight_bit``). Orbax directories hold floats alone.
 """
 
 from __future__ import annotations
@@ -29,8 +32,15 @@ from sdvar_jax.checkpoint.assembly import (
     assemble,
     check_arrays,
 )
+from sdvar_jax.checkpoint.eight_bit import (
+    Int8Array,
+    joined_arrays,
+    may_be_rounded,
+    stored_arrays,
+)
 from sdvar_jax.checkpoint.info import (
     INFO_FILE,
+    INT8,
     CheckpointInfo,
     PartInfo,
     Source,
@@ -40,7 +50,7 @@ from sdvar_jax.checkpoint.info import (
 from sdvar_jax.checkpoint.lazy import DTYPES, LazyArray
 from sdvar_jax.checkpoint.resolve import resolve_model
 from sdvar_jax.checkpoint.safetensors_file import read_safetensors, write_safetensors
-from sdvar_jax.config import DTypePolicy
+from sdvar_jax.config import DTypePolicy, VARConfig
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import VAR, VQVAE
 from sdvar_jax.runtime.atomic import (
@@ -84,10 +94,49 @@ class PartWeights:
             arrays={".".join(map(str, path)): LazyArray.of(leaf[...]) for path, leaf in leaves},
         )
 
+    def cast(self, dtype: str) -> PartWeights:
+        """The same in another dtype, to be stored in it.
+
+        Args:
+          dtype: "float32", "bfloat16" or "float16"; arrays in 8 bits become floats as well.
+        """
+        arrays = {path: array.cast(DTYPES[dtype]) for path, array in self.arrays.items()}
+        return dataclasses.replace(self, arrays=arrays)
+
+    def rounded_to_int8(self, others: str | None = None) -> PartWeights:
+        """The same with its matrices in 8 bits, for ``save_checkpoint`` with safetensors storage.
+
+        They read as float32: what the 8 bits stand for, at most 1/254 of the largest magnitude of
+        a column from what they were. Arrays that are in 8 bits already stay as they are.
+
+        Args:
+          others: dtype of vectors and of matrices of few rows; None for the one that each has.
+
+        Raises:
+          SdvarError: the model is a VQVAE, whose weights are stored in floats.
+        """
+        if not isinstance(self.config, VARConfig):
+            raise SdvarError("a VQVAE cannot be stored in int8; use bfloat16")
+        rest = self if others is None else self.cast(others)
+        arrays = {
+            path: Int8Array.rounding(array, path) if may_be_rounded(array) else rest.arrays[path]
+            for path, array in self.arrays.items()
+        }
+        return dataclasses.replace(self, arrays=arrays)
+
+    def stored_arrays(self) -> dict[str, LazyArray]:
+        """Name in the file -> array: the arrays, those in 8 bits as numbers and scales."""
+        return {
+            name: stored
+            for path, array in self.arrays.items()
+            for name, stored in stored_arrays(path, array).items()
+        }
+
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays and buffers."""
-        return sum(array.nbytes for array in (*self.arrays.values(), *self.buffers.values()))
+        """Bytes of all arrays and buffers as they are stored."""
+        arrays = (*self.stored_arrays().values(), *self.buffers.values())
+        return sum(array.nbytes for array in arrays)
 
     def info(self) -> PartInfo:
         """The description that goes into ``checkpoint.json``."""
@@ -96,11 +145,12 @@ class PartWeights:
         foreign = sorted(str(dtype) for dtype in found - set(DTYPES.values()))
         if foreign:
             raise SdvarError(f"weights must be one of {', '.join(DTYPES)}, not {foreign}")
+        widest = next(name for name in _WIDEST_FIRST if DTYPES[name] in found)
         return PartInfo(
             config=self.config,
-            dtype=next(name for name in _WIDEST_FIRST if DTYPES[name] in found),
+            dtype=INT8 if _any_int8(self.arrays) else widest,
             parameters=sum(array.size for array in self.arrays.values()),
-            size=sum(array.nbytes for array in self.arrays.values()),
+            size=sum(array.nbytes for array in self.stored_arrays().values()),
             torch_dtypes=self.torch_dtypes,
         )
 
@@ -145,7 +195,8 @@ def save_checkpoint(
       class_names: a name a class.
       sampling: settings that suit the models; None for the package's.
       sources: files that the weights come from.
-      storage: "orbax", or "safetensors" for one file a model.
+      storage: "orbax", or "safetensors" for one file a model; the one for weights in 8 bits
+        (``PartWeights.rounded_to_int8``).
       overwrite: whether a checkpoint that is already there is replaced.
       progress: called with the bytes of each array written.
 
@@ -153,8 +204,8 @@ def save_checkpoint(
       What was written.
 
     Raises:
-      SdvarError: nothing to save, models that do not belong together, or a directory that cannot
-        be written.
+      SdvarError: nothing to save, models that do not belong together, weights in 8 bits with Orbax
+        storage, or a directory that cannot be written.
     """
     given = {"var": var, "vqvae": vqvae, "draft": draft}
     parts = {name: PartWeights.of(part) for name, part in given.items() if part is not None}
@@ -175,7 +226,7 @@ def save_checkpoint(
 
                 write_orbax(aside / name, part.arrays, progress)
             else:
-                write_safetensors(_file(aside, name), part.arrays, progress)
+                write_safetensors(_file(aside, name), part.stored_arrays(), progress)
         buffers = {
             f"{name}.{key}": array
             for name, part in parts.items()
@@ -199,7 +250,8 @@ def load_checkpoint(
 
     Args:
       directory: of the checkpoint, or the name of a model (see ``resolve_model``).
-      dtypes: of parameters and arithmetic; None for the dtype that each model is stored in.
+      dtypes: of parameters and arithmetic; None for the dtype that each model is stored in
+        (float32 where that is int8).
       sharding: where arrays go: one for all, or a function of part-qualified path ("var.blocks...")
         and abstract array. None for the default device.
       parts: which models to load, of those that are there.
@@ -218,7 +270,7 @@ def load_checkpoint(
     for name in parts:
         if name in info.parts:
             part = info.parts[name]
-            policy = dtypes or DTypePolicy.of(part.dtype)
+            policy = dtypes or DTypePolicy.of(part.value_dtype)
             models[name] = _load_part(path, info, name, policy, sharding, progress)
     return Checkpoint(info=info, **models)
 
@@ -227,6 +279,8 @@ def load_weights(
     directory: Path | str, part: str, order: Sequence[str] | None = None
 ) -> PartWeights:
     """The weights of one model as they are stored, read only when needed.
+
+    What is stored in 8 bits reads as float32, and is stored again bit for bit.
 
     Args:
       directory: of the checkpoint.
@@ -241,8 +295,9 @@ def load_weights(
     if part not in info.parts:
         raise SdvarError(f"{directory} holds no {part}; it holds {', '.join(info.parts)}")
     config = info.parts[part].config
+    arrays: Mapping[str, LazyArray]
     if info.storage == "safetensors":
-        arrays = read_safetensors(_file(path, part))
+        arrays = _read_file(path, info, part)
     else:
         from sdvar_jax.checkpoint.orbax_store import orbax_arrays
 
@@ -270,7 +325,7 @@ def _load_part(
     config = info.parts[name].config
     stored: Mapping[str, LazyArray] = {}
     if info.storage == "safetensors":
-        stored = read_safetensors(_file(path, name))
+        stored = _read_file(path, info, name)
         shapes = {key: array.shape for key, array in stored.items()}
     else:
         from sdvar_jax.checkpoint.orbax_store import orbax_shapes, read_orbax
@@ -291,8 +346,24 @@ def _load_part(
             np.ascontiguousarray(stored[key].read()).astype(leaf.dtype), leaf.sharding
         )
         if progress is not None:
-            progress(stored[key].nbytes)
+            progress(sum(array.nbytes for array in stored_arrays(key, stored[key]).values()))
     return assemble(config, arrays, dtypes)
+
+
+def _read_file(directory: Path, info: CheckpointInfo, part: str) -> dict[str, LazyArray]:
+    """Dotted path -> array of one ``.safetensors`` file, which must be what ``info`` says."""
+    file = _file(directory, part)
+    arrays = joined_arrays(read_safetensors(file), file)
+    if _any_int8(arrays) != (info.parts[part].dtype == INT8):
+        raise SdvarError(
+            f"{file} is not the file that {INFO_FILE} describes, which says that it is in "
+            f"{info.parts[part].dtype}; convert the checkpoint again"
+        )
+    return arrays
+
+
+def _any_int8(arrays: Mapping[str, LazyArray]) -> bool:
+    return any(isinstance(array, Int8Array) for array in arrays.values())
 
 
 def _sharding_of(

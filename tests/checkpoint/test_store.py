@@ -24,6 +24,7 @@ from sdvar_jax.checkpoint import (
     save_checkpoint,
 )
 from sdvar_jax.checkpoint.lazy import LazyArray
+from sdvar_jax.checkpoint.safetensors_file import read_safetensors, write_safetensors
 from sdvar_jax.config import BFLOAT16, DTypePolicy
 from sdvar_jax.errors import SdvarError
 
@@ -136,6 +137,129 @@ class TestRoundTrip:
         weights = load_weights(tmp_path / "c", "var")
         for path, array in PartWeights.of(var).arrays.items():
             np.testing.assert_array_equal(weights.arrays[path].read(), array.read())
+
+
+class TestInt8:
+    """Matrices of a VAR in 8 bits, in safetensors storage."""
+
+    @pytest.fixture
+    def small(self, tmp_path, var):
+        rounded = PartWeights.of(var).rounded_to_int8(others="bfloat16")
+        save_checkpoint(tmp_path / "small", var=rounded, storage="safetensors")
+        return tmp_path / "small"
+
+    def test_beside_models_in_floats(self, tmp_path, var, vqvae, draft):
+        rounded = PartWeights.of(var).rounded_to_int8()
+        info = save_checkpoint(
+            tmp_path / "c",
+            var=rounded,
+            vqvae=PartWeights.of(vqvae).cast("bfloat16"),
+            draft=draft,
+            storage="safetensors",
+        )
+        assert read_info(tmp_path / "c") == info
+        told = {name: part.dtype for name, part in info.parts.items()}
+        assert told == {"var": "int8", "vqvae": "bfloat16", "draft": "float32"}
+        loaded = load_checkpoint(tmp_path / "c")
+        compute = {name: getattr(loaded, name).dtypes.compute for name in told}
+        assert compute == {"var": "float32", "vqvae": "bfloat16", "draft": "float32"}
+        read = {path: array.read() for path, array in rounded.arrays.items()}
+        for path, array in PartWeights.of(loaded.var).arrays.items():
+            np.testing.assert_array_equal(array.read(), read[path])
+        chex.assert_trees_all_equal(nnx.state(loaded.draft), nnx.state(draft))
+
+    def test_what_is_no_large_matrix_keeps_its_dtype_or_takes_the_one_given(self, var):
+        weights = PartWeights.of(var)
+        for others, dtype in ((None, np.float32), ("bfloat16", jnp.bfloat16)):
+            stored = weights.rounded_to_int8(others).stored_arrays()
+            assert stored["blocks.0.attn.qkv_kernel"].dtype == np.int8
+            assert stored["blocks.0.attn.qkv_kernel.scale"].shape == (384,)
+            for path in ("head_bias", "class_embed", "word_embed.kernel"):
+                assert stored[path].dtype == dtype
+                assert f"{path}.scale" not in stored
+
+    def test_in_half_the_bytes_of_bfloat16(self, tmp_path, var, small):
+        half = PartWeights.of(var).cast("bfloat16")
+        save_checkpoint(tmp_path / "half", var=half, storage="safetensors")
+        sizes = [(path / "var.safetensors").stat().st_size for path in (small, tmp_path / "half")]
+        assert 0.5 < sizes[0] / sizes[1] < 0.55
+        part = read_info(small).parts["var"]
+        assert 0 < sizes[0] - part.size < 5000  # the header
+        assert part.parameters == read_info(tmp_path / "half").parts["var"].parameters
+
+    def test_near_the_model(self, small, var):
+        loaded = load_checkpoint(small).var
+        kernel, was = np.asarray(loaded.head_kernel[...]), np.asarray(var.head_kernel[...])
+        assert (abs(kernel - was) <= 1.001 / 254 * abs(was).max(0)).all()
+        assert (kernel != was).any()
+
+    def test_in_another_dtype(self, small):
+        loaded = load_checkpoint(small, BFLOAT16).var
+        kernel = load_weights(small, "var").arrays["head_kernel"].read()
+        chex.assert_trees_all_equal(loaded.head_kernel[...], jnp.asarray(kernel, jnp.bfloat16))
+
+    def test_stored_again_bit_for_bit(self, tmp_path, small):
+        again = load_weights(small, "var")
+        save_checkpoint(tmp_path / "again", var=again, storage="safetensors")
+        for name in ("var.safetensors", "checkpoint.json"):
+            assert (tmp_path / "again" / name).read_bytes() == (small / name).read_bytes()
+
+    def test_a_model_read_back_is_rounded_to_the_same_numbers(self, small):
+        stored = load_weights(small, "var").stored_arrays()
+        again = PartWeights.of(load_checkpoint(small).var).rounded_to_int8().stored_arrays()
+        assert list(again) == list(stored)
+        for name, array in stored.items():
+            if array.dtype == np.int8:
+                np.testing.assert_array_equal(again[name].read(), array.read())
+
+    def test_back_to_floats(self, small):
+        weights = load_weights(small, "var").cast("float32")
+        assert weights.info().dtype == "float32"
+        assert weights.stored_arrays().keys() == weights.arrays.keys()
+
+    def test_progress_counts_every_byte(self, tmp_path, var):
+        written, read = [], []
+        weights = PartWeights.of(var).rounded_to_int8()
+        options = {"storage": "safetensors", "progress": written.append}
+        info = save_checkpoint(tmp_path / "c", var=weights, **options)
+        load_checkpoint(tmp_path / "c", progress=read.append)
+        assert sum(written) == sum(read) == info.parts["var"].size == weights.nbytes
+
+    def test_older_readers_are_told_by_the_format(self, small, saved):
+        formats = [json.loads((path / "checkpoint.json").read_text()) for path in (saved, small)]
+        assert [told["format_version"] for told in formats] == [1, 2]
+
+    def test_not_with_orbax(self, tmp_path, var, small):
+        with pytest.raises(SdvarError, match="cannot be stored as orbax; use the storage safeten"):
+            save_checkpoint(tmp_path / "c", var=PartWeights.of(var).rounded_to_int8())
+        assert not (tmp_path / "c").exists()
+        change(small, storage="orbax")
+        with pytest.raises(SdvarError, match="cannot be stored as orbax"):
+            read_info(small)
+
+    def test_not_a_vqvae(self, vqvae):
+        with pytest.raises(SdvarError, match="a VQVAE cannot be stored in int8"):
+            PartWeights.of(vqvae).rounded_to_int8()
+
+    @pytest.mark.parametrize("load", [load_checkpoint, lambda path: load_weights(path, "var")])
+    def test_missing_scales_are_named(self, small, load):
+        rewrite(small, lambda stored: stored.pop("head_kernel.scale"))
+        with pytest.raises(SdvarError, match=r"head_kernel\.scale is missing") as caught:
+            load(small)
+        assert "\n" not in str(caught.value)
+
+    def test_scales_without_numbers_are_named(self, small):
+        rewrite(small, lambda stored: stored.pop("head_kernel"))
+        with pytest.raises(
+            SdvarError, match=r"1 missing: head_kernel; 1 unexpected: head_kernel\."
+        ):
+            load_checkpoint(small)
+
+    def test_a_file_of_another_checkpoint(self, tmp_path, small, var):
+        save_checkpoint(tmp_path / "floats", var=var, storage="safetensors")
+        (tmp_path / "floats" / "var.safetensors").rename(small / "var.safetensors")
+        with pytest.raises(SdvarError, match=r"not the file that checkpoint\.json describes.*int8"):
+            load_checkpoint(small)
 
 
 class TestRefusal:
@@ -252,6 +376,16 @@ def test_the_checkpoint_replaced_stays_until_the_new_one_is_complete(saved, var)
     with pytest.raises(ValueError, match="broken source"):
         save_checkpoint(saved, var=PartWeights(var.config, arrays), overwrite=True)
     chex.assert_trees_all_equal(nnx.state(load_checkpoint(saved).var), nnx.state(var))
+
+
+def rewrite(directory, edit):
+    """Takes or changes arrays of the VAR's file."""
+    file = directory / "var.safetensors"
+    stored = {
+        name: LazyArray.of(array.read().copy()) for name, array in read_safetensors(file).items()
+    }
+    edit(stored)
+    write_safetensors(file, stored)
 
 
 def change(directory, **fields):

@@ -72,6 +72,17 @@ def alone(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def in_8_bits(tmp_path_factory):
+    """A checkpoint with target and VQVAE, the target's matrices in 8 bits."""
+    from small_models import small_target, small_vqvae
+
+    from sdvar_jax.checkpoint import PartWeights
+
+    rounded = PartWeights.of(small_target()).rounded_to_int8()
+    return _saved(tmp_path_factory, "in_8_bits", var=rounded, vqvae=small_vqvae())
+
+
+@pytest.fixture(scope="session")
 def with_settings(tmp_path_factory):
     """A checkpoint with target and VQVAE that names sampling settings."""
     from small_models import small_target, small_vqvae

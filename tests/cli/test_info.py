@@ -44,6 +44,20 @@ def test_classes_with_their_numbers(sdvar, pair):
     assert lines[2].split(maxsplit=1) == ["2", "red fox, Vulpes vulpes"]
 
 
+def test_weights_in_8_bits(sdvar, pair, in_8_bits):
+    lines = sdvar("info", in_8_bits).out.splitlines()
+    (stored,) = (line for line in lines if line.startswith("stored as"))
+    assert stored.split(maxsplit=2)[2].rstrip() == "safetensors, format 2"
+    (target,) = (line for line in lines if line.startswith("target"))
+    assert ", int8, " in target
+    parts, floats = (
+        json.loads(sdvar("info", model, "--json").out)["parts"] for model in (in_8_bits, pair)
+    )
+    assert [part["dtype"] for part in parts.values()] == ["int8", "float32"]
+    assert parts["var"]["size"] < floats["var"]["size"]
+    assert parts["var"]["parameters"] == floats["var"]["parameters"]
+
+
 def test_no_checkpoint(sdvar, tmp_path):
     done = sdvar("info", tmp_path / "nothing")
     assert (done.code, "no checkpoint directory" in done.error) == (2, True)

@@ -15,7 +15,18 @@ def test_converts_and_exports(tmp_path, capsys, var_file, vqvae_file, var_state)
     assert f"wrote {output}" in printed
     exported = str(tmp_path / "var.safetensors")
     assert main(["export", output, "--part", "var", "--output", exported]) == 0
-    assert f"wrote {len(var_state)} tensors" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"wrote {len(var_state)} tensors" in printed
+    assert "note" not in printed
+
+
+def test_8_bits(tmp_path, capsys, var_file):
+    output = str(tmp_path / "c")
+    options = ["--dtype", "int8", "--storage", "safetensors"]
+    assert main([str(var_file), "--output", output, *options]) == 0
+    assert "var: 0.6 M parameters, int8" in capsys.readouterr().out
+    assert main(["export", output, "--output", str(tmp_path / "var.safetensors")]) == 0
+    assert "note: the model is stored in int8" in capsys.readouterr().out
 
 
 def test_every_option_reaches_the_conversion(tmp_path, save, vqvae_file, var_state):

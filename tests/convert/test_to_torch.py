@@ -51,6 +51,18 @@ def test_in_every_dtype_and_without_some_buffers(tmp_path, var_state, as_dtype, 
     assert_same_bits(read_arrays(tmp_path / "out.safetensors"), state)
 
 
+def test_what_was_stored_in_8_bits_comes_out_in_floats(tmp_path, var_file, var_state):
+    options = {"dtype": "int8", "storage": "safetensors"}
+    convert([var_file], tmp_path / "c", overrides=PYRAMID, **options)
+    assert export(tmp_path / "c", tmp_path / "out.safetensors") == len(var_state)
+    arrays = read_arrays(tmp_path / "out.safetensors")
+    assert list(arrays) == list(var_state)
+    weight, was = arrays["head.weight"].read(), var_state["head.weight"]
+    assert (weight.dtype, weight.shape) == (np.float32, was.shape)
+    assert (np.abs(weight - was) <= 1.001 / 254 * np.abs(was).max(1, keepdims=True)).all()
+    assert arrays["head.bias"].dtype == ml_dtypes.bfloat16
+
+
 @pytest.mark.parametrize(
     ("model", "config", "manifest"),
     [(VAR, TINY_VARS["var_tiny_d2_l2"], "var_tiny_d2_l2"), (VQVAE, TINY_VQVAE, "vqvae_tiny")],
