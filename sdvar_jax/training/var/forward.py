@@ -12,6 +12,7 @@ import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from sdvar_jax.config import ScalePyramid
 from sdvar_jax.models import VAR, Modulations
@@ -35,6 +36,25 @@ def _block(
         q = q * jnp.asarray(0.25 * config.head_dim**-0.5, q.dtype)
     out = pyramid_attention(q, k, v, pyramid, attention, block.dtypes.precision)
     return block.finish(x, modulation, block.attn.proj(out.reshape(x.shape)), keep)
+
+
+def _in_plain_order(x: jax.Array) -> jax.Array:
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+
+
+@jax.custom_vjp
+def plain_order(x: jax.Array) -> jax.Array:
+    """The array itself; it and its gradient keep the plain order of their axes in memory.
+
+    Left alone, XLA lays activations [batch, length, width] out with the positions last, because
+    the gradients of AdaLN vectors are sums over positions, and copies them back and forth.
+    """
+    return _in_plain_order(x)
+
+
+plain_order.defvjp(
+    lambda x: (_in_plain_order(x), None), lambda _, gradient: (_in_plain_order(gradient),)
+)
 
 
 def embed_all(
@@ -87,6 +107,7 @@ def all_logits(
 
     def run(state: Any, x: jax.Array, modulation: jax.Array, keep: Any) -> jax.Array:
         # The blocks are alike but for their weights.
+        x, modulation = plain_order(x), plain_order(modulation)
         return _block(nnx.merge(graphs[0], state), pyramid, attention, x, modulation, keep)
 
     if remat:
