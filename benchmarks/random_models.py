@@ -148,9 +148,7 @@ class RandomModels:
         """Models of the sizes ``target`` and ``draft``, ready on the device."""
 
         def make_var(config: VARConfig, seed: int) -> VAR:
-            return with_weights(
-                weights, running_with(kernels, random_model(config, dtypes, seed))
-            )
+            return with_weights(weights, running_with(kernels, random_model(config, dtypes, seed)))
 
         config = target_config(target)
         models = cls(

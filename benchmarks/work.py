@@ -128,8 +128,7 @@ def forward_work(
     cache_written = 2 * rows * tokens * width * depth
     return Work(
         bytes=float(weight_bytes + (head + cache_read + cache_written) * itemsize),
-        flops=2.0 * rows * tokens * weights
-        + 4.0 * rows * seen * width * depth,
+        flops=2.0 * rows * tokens * weights + 4.0 * rows * seen * width * depth,
         float32_flops=2.0 * rows * tokens * head,
     )
 

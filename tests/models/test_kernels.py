@@ -60,7 +60,11 @@ class TestLinear:
 
     @pytest.mark.parametrize("gelu", [False, True])
     def test_eight_bits_are_the_product_of_the_floats_they_stand_for(self, gelu):
-        x, bias, (values, scale, floats) = normal(0, 16, 256), normal(2, 128), eight_bits(1, 256, 128)
+        x, bias, (values, scale, floats) = (
+            normal(0, 16, 256),
+            normal(2, 128),
+            eight_bits(1, 256, 128),
+        )
         wanted = linear(x, floats, bias, gelu=gelu, interpret=True)
         got = linear(x, values, bias, scale, gelu=gelu, interpret=True)
         np.testing.assert_allclose(got, wanted, atol=TOLERANCE)

@@ -201,7 +201,9 @@ class TestPipeline:
             sizes.append(program.executable.memory_analysis().argument_size_in_bytes)
         given = jax.tree.leaves(program.executable.args_info)
         blocks = 4 * config.width**2 + 2 * config.width * config.mlp_width
-        assert sum(math.prod(a.shape) for a in given if a.dtype == jnp.int8) == config.depth * blocks
+        assert (
+            sum(math.prod(a.shape) for a in given if a.dtype == jnp.int8) == config.depth * blocks
+        )
         columns = 5 * config.width + config.mlp_width
         # Three bytes less a weight, four more a column; buffers may be padded.
         saved = config.depth * (3 * blocks - 4 * columns)

@@ -80,10 +80,7 @@ class SelfAttention(nnx.Module):
         All are in the compute dtype; normalisation and scaling are already in q and k.
         """
         config, dtype = self.config, self.dtypes.compute_dtype
-        qkv = (
-            product(x, self.qkv_weight(), self.dtypes)
-            + self.qkv_bias().astype(dtype)[None, None]
-        )
+        qkv = product(x, self.qkv_weight(), self.dtypes) + self.qkv_bias().astype(dtype)[None, None]
         qkv = qkv.reshape(*x.shape[:2], 3, config.heads, config.head_dim)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if self.scale_mul is not None:

@@ -38,8 +38,8 @@ def product(x: jax.Array, kernel: Kernel, dtypes: DTypePolicy) -> jax.Array:
     dtype, precision = dtypes.compute_dtype, dtypes.precision
     if kernel.scale is None:
         return jnp.matmul(x, kernel.values.astype(dtype), precision=precision)
-    # Tied to x, or a compiler that minds barriers (not the CPU's) would make the floats once for all
-    # products with this kernel and keep them: what eight bits are to save.
+    # Tied to x, or the compiler would make the floats once for all products with this kernel and
+    # keep them: what eight bits are to save. (That of CPUs drops the barrier and does.)
     x, values = jax.lax.optimization_barrier((x, kernel.values))
     out = jnp.matmul(
         x, values.astype(dtype), precision=precision, preferred_element_type=jnp.float32
