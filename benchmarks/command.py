@@ -16,6 +16,7 @@ import sdvar_jax
 from benchmarks.random_models import SIZES
 from sdvar_jax.errors import errors_in_one_line
 from sdvar_jax.models.var.kernels import AUTO, KERNELS
+from sdvar_jax.models.var.quantized import FLOAT, WEIGHTS
 from sdvar_jax.runtime.atomic import check_file_destination
 from sdvar_jax.runtime.memory import describe_devices
 from sdvar_jax.sampling import SamplingConfig
@@ -41,6 +42,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         choices=(AUTO, *KERNELS),
         default=AUTO,
         help="what runs the transformers (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        default=FLOAT,
+        help="what the blocks' matrices are held in (default: %(default)s)",
     )
     parser.add_argument("--cfg", type=float, default=1.5)
     parser.add_argument("--top-k", type=int, default=900)

@@ -20,6 +20,7 @@ from benchmarks.results import Results, markdown_table
 from benchmarks.work import Ceilings, Work, decode_work, forward_work, modulation_work
 from sdvar_jax.config import DTypePolicy, VARConfig, VQVAEConfig
 from sdvar_jax.config.validation import require
+from sdvar_jax.models.var.quantized import FLOAT, INT8, WEIGHTS
 from sdvar_jax.runtime.atomic import atomic_file
 
 
@@ -72,6 +73,7 @@ def sequential_floor(
     *,
     guided: bool = True,
     itemsize: int = 2,
+    block_itemsize: int | None = None,
 ) -> Floor:
     """The floor of making all scales one by one with one model.
 
@@ -82,10 +84,11 @@ def sequential_floor(
       ceilings: of the device.
       guided: whether the batch is doubled.
       itemsize: bytes of a parameter.
+      block_itemsize: bytes of a parameter of the blocks; None where they are as all others.
     """
     rows = 2 * batch if guided else batch
     works = [
-        forward_work(config, scale, scale + 1, rows, itemsize)
+        forward_work(config, scale, scale + 1, rows, itemsize, block_itemsize)
         for scale in range(config.pyramid.num_scales)
     ]
     together = sum(works, start=Work())
@@ -118,6 +121,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", nargs="+", choices=SIZES, default=["d30"])
     parser.add_argument("--batch", nargs="+", type=positive, default=[1])
     parser.add_argument("--dtype", default="bfloat16", help="default: %(default)s")
+    parser.add_argument(
+        "--weights", choices=WEIGHTS, default=FLOAT, help="of the blocks (default: %(default)s)"
+    )
     parser.add_argument("--no-guidance", action="store_true", help="the batch is not doubled")
     parser.add_argument("--measure", action="store_true", help="measure the device's ceilings")
     parser.add_argument("--ceilings", type=Path, metavar="FILE", help="read measured ceilings")
@@ -166,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 ceilings,
                 guided=not options.no_guidance,
                 itemsize=jnp.dtype(dtypes.param_dtype).itemsize,
+                block_itemsize=1 if options.weights == INT8 else None,
             )
             results.add("floor", target=name, batch=batch, **floor.fields())
     table = markdown_table(results.records, COLUMNS)

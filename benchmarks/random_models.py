@@ -22,6 +22,7 @@ from sdvar_jax.config import DTypePolicy, ScalePyramid, VARConfig, VQVAEConfig, 
 from sdvar_jax.models import VAR, VQVAE
 from sdvar_jax.models.var.kernels import AUTO
 from sdvar_jax.models.var.kernels.choice import running_with
+from sdvar_jax.models.var.quantized import FLOAT, with_weights
 
 _TINY_PYRAMID = ScalePyramid((1, 2, 3, 4, 5, 6))
 _TINY = {"vocab_size": 256, "latent_channels": 8, "num_classes": 10, "pyramid": _TINY_PYRAMID}
@@ -142,11 +143,12 @@ class RandomModels:
         dtypes: DTypePolicy,
         seed: int = 0,
         kernels: str = AUTO,
+        weights: str = FLOAT,
     ) -> RandomModels:
         """Models of the sizes ``target`` and ``draft``, ready on the device."""
 
         def make_var(config: VARConfig, seed: int) -> VAR:
-            return running_with(kernels, random_model(config, dtypes, seed))
+            return with_weights(weights, running_with(kernels, random_model(config, dtypes, seed)))
 
         config = target_config(target)
         models = cls(

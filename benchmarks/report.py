@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.break_even import break_even
 from benchmarks.results import Record, Results, markdown_table
+from sdvar_jax.models.var.quantized import INT8
 from sdvar_jax.runtime.atomic import atomic_file
 
 _DECODERS = {
@@ -201,7 +202,11 @@ def report(results: Results) -> str:
         ("Not measured", results.of_kind("skipped"), {"what": "what", "reason": "why"}),
     )
     context = results.context
-    parts = [f"{context['device']}, jax {context['jax']}"] if "device" in context else []
+    parts = []
+    if "device" in context:
+        in_eight_bits = context.get("settings", {}).get("weights") == INT8
+        weights = ", int8 weights in the blocks" if in_eight_bits else ""
+        parts = [f"{context['device']}, jax {context['jax']}{weights}"]
     parts += [f"### {title}\n\n{markdown_table(r, c)}" for title, r, c in sections if r]
     return "\n\n".join(parts) + "\n"
 

@@ -47,6 +47,7 @@ from sdvar_jax.decoding import Request, TargetOnly, make_request
 from sdvar_jax.decoding.speculative.cost_model import CostModel
 from sdvar_jax.decoding.speculative.state import Counters
 from sdvar_jax.decoding.window import Window
+from sdvar_jax.models.var.quantized import has_int8_weights
 from sdvar_jax.pipeline import Pipeline
 from sdvar_jax.runtime.memory import peak_memory
 
@@ -73,7 +74,11 @@ class Suite:
         self._sampling, self._seed = sampling_config(options), options.seed
         with budget.spend("models"):
             self.models = RandomModels.make(
-                *names, DTypePolicy.of(options.dtype), options.seed, options.kernels
+                *names,
+                DTypePolicy.of(options.dtype),
+                options.seed,
+                options.kernels,
+                options.weights,
             )
         self._pipeline = Pipeline(
             self.models.target,
@@ -205,6 +210,7 @@ class Suite:
             ceilings,
             guided=self._sampling.cfg > 0,
             itemsize=jnp.dtype(target.dtypes.param_dtype).itemsize,
+            block_itemsize=1 if has_int8_weights(target) else None,
         )
         self._results.add("floor", target=self.target_name, batch=batch, **floor.fields())
 

@@ -65,7 +65,12 @@ def first_image(options: argparse.Namespace, began: float) -> dict[str, float]:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     start = time.perf_counter()
     models = RandomModels.make(
-        options.target, None, DTypePolicy.of(options.dtype), options.seed, options.kernels
+        options.target,
+        None,
+        DTypePolicy.of(options.dtype),
+        options.seed,
+        options.kernels,
+        options.weights,
     )
     steps["weights_seconds"] = time.perf_counter() - start
     start = time.perf_counter()

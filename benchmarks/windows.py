@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dtypes = DTypePolicy.of(options.dtype)
     results = Results(run_context(options), options.json)
     names = (options.target, draft_name(options.draft, options.target))
-    models = RandomModels.make(*names, dtypes, options.seed, options.kernels)
+    models = RandomModels.make(*names, dtypes, options.seed, options.kernels, options.weights)
     measurement = CostMeasurement(
         models,
         names,

@@ -99,7 +99,14 @@ def modulation_work(config: VARConfig, rows: int, itemsize: int) -> Work:
     return Work(bytes=(parameters + written) * itemsize, flops=2.0 * rows * parameters)
 
 
-def forward_work(config: VARConfig, start: int, stop: int, rows: int, itemsize: int) -> Work:
+def forward_work(
+    config: VARConfig,
+    start: int,
+    stop: int,
+    rows: int,
+    itemsize: int,
+    block_itemsize: int | None = None,
+) -> Work:
     """One forward over the scales ``start`` to ``stop`` (exclusive).
 
     Args:
@@ -108,19 +115,20 @@ def forward_work(config: VARConfig, start: int, stop: int, rows: int, itemsize: 
       stop: scale behind the last.
       rows: images, doubled under guidance.
       itemsize: bytes of a parameter and of a cached number.
+      block_itemsize: bytes of a parameter of the blocks; None where they are as all others.
     """
     pyramid, width, depth = config.pyramid, config.width, config.depth
     tokens = pyramid.offsets[stop] - pyramid.offsets[start]
     # Queries times the keys they see, summed over the scales.
     seen = sum(pyramid.lengths[s] * pyramid.offsets[s + 1] for s in range(start, stop))
     head = width * config.vocab_size
-    weights = depth * block_parameters(config) + head
+    weights = depth * block_parameters(config)
+    weight_bytes = weights * (itemsize if block_itemsize is None else block_itemsize)
     cache_read = 2 * rows * pyramid.offsets[start] * width * depth
     cache_written = 2 * rows * tokens * width * depth
     return Work(
-        bytes=float((weights + cache_read + cache_written) * itemsize),
-        flops=2.0 * rows * tokens * depth * block_parameters(config)
-        + 4.0 * rows * seen * width * depth,
+        bytes=float(weight_bytes + (head + cache_read + cache_written) * itemsize),
+        flops=2.0 * rows * tokens * weights + 4.0 * rows * seen * width * depth,
         float32_flops=2.0 * rows * tokens * head,
     )
 

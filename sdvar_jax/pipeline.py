@@ -30,6 +30,7 @@ from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import VAR, VQVAE
 from sdvar_jax.models.var.kernels import AUTO, FUSED
 from sdvar_jax.models.var.kernels.choice import prepared, running_with
+from sdvar_jax.models.var.quantized import FLOAT, with_weights
 from sdvar_jax.result import SampleResult
 from sdvar_jax.runtime.compiler_options import compiler_options
 from sdvar_jax.sampling import SamplingConfig
@@ -183,6 +184,7 @@ class Pipeline:
         draft: VAR | None = None,
         *,
         kernels: str = AUTO,
+        weights: str = FLOAT,
         filter_method: str = AUTO,
         mesh: Mesh | None = None,
         default_sampling: SamplingConfig = SamplingConfig(),
@@ -195,6 +197,8 @@ class Pipeline:
           draft: the small model.
           kernels: what runs the transformers, see ``models.var.kernels``; "auto" takes the fast
             path wherever it can run.
+          weights: of the transformers' blocks, see ``models.var.quantized``: "int8" rounds them to
+            eight bits, "float" leaves them as the models hold them.
           filter_method: how top-k and top-p find their threshold, see ``sampling.filtering``;
             "auto" goes with the kernels.
           mesh: devices to spread the batch over, along their axis "data"; every device holds the
@@ -204,14 +208,17 @@ class Pipeline:
 
         Raises:
           SdvarError: the mesh has no "data" axis, the models differ in pyramid, vocabulary,
-            channels or classes, or the kernels asked for cannot run them.
+            channels or classes, the kernels asked for cannot run them, or the weights are unknown.
         """
         check_compatible(target.config, vqvae.config)
         if draft is not None:
             check_draft(draft.config, target.config)
         devices = 1 if mesh is None else mesh.size
-        target = running_with(kernels, target, devices=devices)
-        draft = None if draft is None else running_with(kernels, draft, devices=devices)
+
+        def as_wanted(model: VAR) -> VAR:
+            return with_weights(weights, running_with(kernels, model, devices=devices))
+
+        target, draft = as_wanted(target), None if draft is None else as_wanted(draft)
         self.target, self.vqvae, self.draft = target, vqvae, draft
         self.filter_method = choose_filter(filter_method, target.kernels)
         self.default_sampling = default_sampling

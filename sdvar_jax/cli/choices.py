@@ -23,6 +23,13 @@ class Kernels(enum.StrEnum):
     FUSED = "fused"
 
 
+class Weights(enum.StrEnum):
+    """What the matrices of the transformers' blocks are held in."""
+
+    FLOAT = "float"
+    INT8 = "int8"
+
+
 class GuidanceSchedule(enum.StrEnum):
     """How guidance grows over the scales."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sdvar_jax.cli.choices import DecoderName, DType, Kernels
+from sdvar_jax.cli.choices import DecoderName, DType, Kernels, Weights
 from sdvar_jax.cli.decoders import DecoderOptions
 from sdvar_jax.cli.options import (
     DEFAULT_MODEL,
@@ -31,6 +31,7 @@ from sdvar_jax.cli.options import (
     TopKOption,
     TopPOption,
     VqvaeOption,
+    WeightsOption,
 )
 from sdvar_jax.cli.outputs import (
     check_outputs,
@@ -104,6 +105,7 @@ def edit(
     vqvae: VqvaeOption = None,
     dtype: DTypeOption = DType.AUTO,
     kernels: KernelsOption = Kernels.AUTO,
+    weights: WeightsOption = Weights.FLOAT,
     label: Annotated[
         str | None,
         typer.Option(
@@ -255,6 +257,7 @@ def edit(
         batch_size=batch_size,
         dtype=str(dtype),
         kernels=str(kernels),
+        weights=str(weights),
         devices=devices,
     )
     job.check()

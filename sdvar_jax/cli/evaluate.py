@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sdvar_jax.cli.choices import DType, Kernels
+from sdvar_jax.cli.choices import DType, Kernels, Weights
 from sdvar_jax.cli.decoders import DecoderOptions
 from sdvar_jax.cli.labels import parse_labels
 from sdvar_jax.cli.options import (
@@ -32,6 +32,7 @@ from sdvar_jax.cli.options import (
     TopKOption,
     TopPOption,
     VqvaeOption,
+    WeightsOption,
 )
 from sdvar_jax.cli.outputs import check_outputs, write_json
 from sdvar_jax.cli.sample import sample
@@ -82,6 +83,7 @@ def evaluate(
     vqvae: VqvaeOption = None,
     dtype: DTypeOption = DType.AUTO,
     kernels: KernelsOption = Kernels.AUTO,
+    weights: WeightsOption = Weights.FLOAT,
     count: Annotated[
         int,
         typer.Option(
@@ -255,6 +257,7 @@ def evaluate(
         batch_size=batch_size,
         dtype=str(dtype),
         kernels=str(kernels),
+        weights=str(weights),
         threshold=wanted.threshold,
     )
     job.check()

@@ -19,6 +19,7 @@ from sdvar_jax.labels import short_name
 from sdvar_jax.loading import ModelFiles, choose_dtypes
 from sdvar_jax.models.var.kernels import AUTO
 from sdvar_jax.models.var.kernels.choice import choose_kernels
+from sdvar_jax.models.var.quantized import FLOAT
 from sdvar_jax.pipeline import DATA_AXIS, Pipeline, check_settings
 from sdvar_jax.runtime.compilation_cache import enable_compilation_cache
 from sdvar_jax.sampling import SamplingConfig
@@ -37,6 +38,7 @@ class Job:
       batch_size: pictures a program call, at most.
       dtype: of weights and arithmetic, "auto" included.
       kernels: what runs the transformers, "auto" included.
+      weights: what the matrices of their blocks are held in.
       devices: to spread each batch over.
       threshold: the acceptance rule's dial, None for its default.
     """
@@ -49,6 +51,7 @@ class Job:
     batch_size: int
     dtype: str
     kernels: str = AUTO
+    weights: str = FLOAT
     devices: int = 1
     threshold: float | None = None
 
@@ -109,7 +112,11 @@ class Job:
         with byte_progress("reading the models", self.files.size, shown=shown) as advance:
             dtypes = choose_dtypes(self.dtype)
             pipeline = self.files.load(
-                dtypes, progress=advance, mesh=self._mesh(), kernels=self.kernels
+                dtypes,
+                progress=advance,
+                mesh=self._mesh(),
+                kernels=self.kernels,
+                weights=self.weights,
             )
         return pipeline, time.perf_counter() - start
 
@@ -156,6 +163,7 @@ class Job:
             "seed": self.seed,
             "dtype": choose_dtypes(self.dtype).compute,
             "kernels": self.chosen_kernels(),
+            "weights": self.weights,
             "devices": self.devices,
             "sampling": dataclasses.asdict(self.sampling),
             "decoder": decoder,

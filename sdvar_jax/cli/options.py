@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sdvar_jax.cli.choices import DType, GuidanceSchedule, Kernels
+from sdvar_jax.cli.choices import DType, GuidanceSchedule, Kernels, Weights
 from sdvar_jax.sampling.config import SamplingConfig
 
 MODELS, SAMPLING, OUTPUT = "Models", "Sampling", "Output"
@@ -72,6 +72,17 @@ KernelsOption = Annotated[
         help="What runs the transformers. fused: kernels for NVIDIA GPUs, in bfloat16 or float16; "
         "reference: plain JAX, anywhere; scanned: the same in a loop over the blocks, quicker to "
         "compile; auto takes fused where it can run, and scanned for small models on a CPU.",
+        rich_help_panel=MODELS,
+    ),
+]
+WeightsOption = Annotated[
+    Weights,
+    typer.Option(
+        "--weights",
+        metavar="WEIGHTS",
+        help="What the matrices of the transformers' blocks are held in. float: in --dtype; int8: "
+        "rounded to eight bits as they are loaded, half the memory of bfloat16 and less to read, "
+        "which is what small batches on a GPU wait for; pictures change a little.",
         rich_help_panel=MODELS,
     ),
 ]

@@ -12,6 +12,7 @@ import jax
 
 from sdvar_jax import __version__
 from sdvar_jax.cli.terminal import in_bytes, in_seconds
+from sdvar_jax.models.var.quantized import INT8
 from sdvar_jax.runtime.memory import describe_devices, peak_host_memory, peak_memory
 
 if TYPE_CHECKING:
@@ -83,10 +84,12 @@ class Report:
 
     def table_rows(self) -> list[tuple[str, str]]:
         """The short table of the terminal."""
+        settings = self.job.settings()
+        in_eight_bits = ", int8 weights" if settings["weights"] == INT8 else ""
         made = "picture" if self.samples == 1 else "pictures"
         rows = [
             ("pictures", f"{self.samples} {made} in batches of {self.batch_size}"),
-            ("device", f"{describe_devices()}, {self.job.settings()['dtype']}"),
+            ("device", f"{describe_devices()}, {settings['dtype']}{in_eight_bits}"),
         ]
         times = self.times
         for phase, meaning in _PHASES.items():

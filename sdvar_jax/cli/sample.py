@@ -17,6 +17,7 @@ from sdvar_jax.cli.choices import (
     DType,
     Kernels,
     Order,
+    Weights,
 )
 from sdvar_jax.cli.decoders import DecoderOptions
 from sdvar_jax.cli.labels import default_labels, parse_labels
@@ -41,6 +42,7 @@ from sdvar_jax.cli.options import (
     TopKOption,
     TopPOption,
     VqvaeOption,
+    WeightsOption,
 )
 from sdvar_jax.cli.outputs import (
     check_outputs,
@@ -74,6 +76,7 @@ def sample(
     vqvae: VqvaeOption = None,
     dtype: DTypeOption = DType.AUTO,
     kernels: KernelsOption = Kernels.AUTO,
+    weights: WeightsOption = Weights.FLOAT,
     count: Annotated[
         int,
         typer.Option(
@@ -364,6 +367,7 @@ def sample(
         batch_size=batch_size,
         dtype=str(dtype),
         kernels=str(kernels),
+        weights=str(weights),
         devices=devices,
         threshold=threshold,
     )

@@ -2,7 +2,15 @@
 
 import pytest
 
-from benchmarks import ceilings, floor, pytorch_peer, sample, startup, windows
+from benchmarks import (
+    ceilings,
+    floor,
+    pytorch_peer,
+    sample,
+    startup,
+    weights_quality,
+    windows,
+)
 from benchmarks.ceilings import read_ceilings
 from benchmarks.command import run_command
 from benchmarks.peer import check_repo
@@ -11,7 +19,9 @@ from sdvar_jax.errors import SdvarError
 GIVEN = ["--bandwidth", "4e12", "--flops", "8e14"]
 
 
-@pytest.mark.parametrize("module", [ceilings, floor, pytorch_peer, sample, startup, windows])
+@pytest.mark.parametrize(
+    "module", [ceilings, floor, pytorch_peer, sample, startup, weights_quality, windows]
+)
 def test_every_command_explains_itself(module, capsys):
     with pytest.raises(SystemExit) as stop:
         module.build_parser().parse_args(["--help"])

@@ -9,6 +9,7 @@ from flax import nnx
 from benchmarks.random_models import (
     TINY,
     TINY_DRAFT,
+    RandomModels,
     draft_config,
     draft_name,
     random_model,
@@ -36,6 +37,13 @@ def test_weights_have_the_policy_s_dtype_and_are_not_zero(model):
 def test_kernels_keep_the_size_of_what_passes_through(model):
     kernel = np.asarray(model.blocks[0].attn.qkv_kernel[...], np.float32)
     assert kernel.std() == pytest.approx(kernel.shape[0] ** -0.5, rel=0.05)
+
+
+def test_weights_may_be_eight_bits():
+    models = RandomModels.make("tiny", "tiny", BFLOAT16, weights="int8")
+    for model in (models.target, models.draft):
+        assert model.blocks[0].attn.qkv_kernel.dtype == jnp.int8
+        assert model.head_kernel.dtype == jnp.bfloat16
 
 
 def test_parameters_and_seeds_differ():

@@ -52,6 +52,16 @@ def test_tells_everything_that_was_measured():
     assert "### PyTorch original" not in text
 
 
+def test_says_which_weights_were_used():
+    made = results()
+    for weights, told in (
+        ("float", "a device, jax 1\n"),
+        ("int8", "a device, jax 1, int8 weights"),
+    ):
+        made.context["settings"] = {"weights": weights}
+        assert report(made).startswith(told)
+
+
 def test_sets_memory_and_forwards_against_what_they_are_measured_by():
     text = report(results())
     exact = next(line for line in text.splitlines() if "| exact | 1 |" in line)

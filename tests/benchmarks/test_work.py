@@ -86,6 +86,19 @@ def test_the_first_scale_costs_reading_the_weights():
     assert work.seconds(CEILINGS) == work.memory_seconds(CEILINGS)
 
 
+def test_int8_blocks_halve_what_the_first_scale_reads_but_for_the_head():
+    config = preset("d30")
+    own, eight = (forward_work(config, 0, 1, 2, 2, size) for size in (None, 1))
+    assert own.bytes - eight.bytes == config.depth * block_parameters(config)
+    assert (own.flops, own.float32_flops) == (eight.flops, eight.float32_flops)
+    floors = [
+        sequential_floor(config, VQVAEConfig(), 1, CEILINGS, block_itemsize=size)
+        for size in (None, 2, 1)
+    ]
+    assert floors[0] == floors[1]
+    assert 0.5 < floors[2].memory / floors[1].memory < 0.6
+
+
 def test_the_floor_is_the_sum_of_its_parts_and_grows_slower_than_the_batch():
     config, vqvae = preset("d30"), VQVAEConfig()
     one, many = (sequential_floor(config, vqvae, batch, CEILINGS) for batch in (1, 32))

@@ -145,7 +145,7 @@ def _models_are_loaded_once(monkeypatch):
 
     def load_once(files, dtypes=None, **options):
         parts = tuple((part.directory, part.name) for part in files.parts)
-        key = (parts, dtypes, options.get("mesh"), options.get("kernels"))
+        key = (parts, dtypes, *(options.get(name) for name in ("mesh", "kernels", "weights")))
         if key not in _LOADED:
             _LOADED[key] = load(files, dtypes, **options)
         return _LOADED[key]

@@ -121,6 +121,18 @@ def test_the_kernels_are_chosen_and_told(sdvar, pair, tmp_path):
         assert json.loads((tmp_path / "s.json").read_text())["settings"]["kernels"] == chosen
 
 
+def test_weights_may_be_eight_bits(sdvar, pair, tmp_path):
+    common = ("sample", "1", "3", "-m", pair, "--seed", 5, "--stats", "s.json")
+    for wanted in ("float", "int8"):
+        done = sdvar(*common, "--weights", wanted, "--tokens", f"{wanted}.npz")
+        assert (done.code, "int8 weights" in done.out + done.err) == (0, wanted == "int8")
+        assert json.loads((tmp_path / "s.json").read_text())["settings"]["weights"] == wanted
+    own, eight = (tokens_of(tmp_path / f"{name}.npz") for name in ("float", "int8"))
+    assert {name: each.shape for name, each in own.items()} == {
+        name: each.shape for name, each in eight.items()
+    }
+
+
 def test_a_batch_may_be_spread_over_devices(sdvar, pair, tmp_path):
     common = ("sample", "1", "3", "-m", pair, "--seed", 5, *TWO)
     assert sdvar(*common, "--tokens", "one.npz").code == 0
@@ -175,6 +187,7 @@ REFUSED = [
     (["--devices", "1000"], "--devices 1000 asks for more devices than there are"),
     (["--kernels", "fused"], "the fused kernels need an NVIDIA GPU, and this is cpu"),
     (["--kernels", "interpreted"], "Invalid value for '--kernels'"),
+    (["--weights", "int4"], "Invalid value for '--weights'"),
     (["--guidance-until", "4"], "guidance_until must lie in 0..3"),
     (["--out", "missing/grid.png"], "does not exist"),
     (["--out", "."], "is a directory"),

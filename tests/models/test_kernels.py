@@ -1,15 +1,39 @@
 """The fused kernels, interpreted on the CPU, against the plain sums they stand for."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 
 from sdvar_jax.models.var.kernels.attention import block_of, cached_attention
 from sdvar_jax.models.var.kernels.linear import Tiling, linear, linear_parts, padded_rows
 from sdvar_jax.models.var.kernels.normalize import residual_normalize
 
 TOLERANCE = 1e-5
+
+
+def eight_bits(seed, *shape):
+    """An int8 matrix, the scale of its columns, and the floats they stand for."""
+    random = np.random.default_rng(seed)
+    values = jnp.asarray(random.integers(-127, 128, shape), jnp.int8)
+    scale = jnp.asarray(random.uniform(0.5, 1.5, shape[1:]) / 1000, jnp.float32)
+    return values, scale, values.astype(jnp.float32) * scale[None]
+
+
+def lowered_for_a_gpu(function, *arguments):
+    """The program for an NVIDIA GPU, as text; newer versions of JAX want to be told of one."""
+    traced = functools.partial(jax.jit(function).trace, *arguments)
+    try:
+        return traced().lower(lowering_platforms=("cuda",)).as_text()
+    except RuntimeError as error:
+        if "AbstractDevice" not in str(error):
+            raise
+    gpu = jax.sharding.AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu")
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=gpu)):
+        return traced().lower(lowering_platforms=("cuda",)).as_text()
 
 
 def normal(seed, *shape):
@@ -33,6 +57,61 @@ class TestLinear:
         assert parts is None or got.shape[0] == parts
         wanted = jnp.matmul(x, kernel, precision="highest")
         np.testing.assert_allclose(got.sum(axis=0), wanted, atol=TOLERANCE)
+
+    @pytest.mark.parametrize("gelu", [False, True])
+    def test_eight_bits_are_the_product_of_the_floats_they_stand_for(self, gelu):
+        x, bias, (values, scale, floats) = (
+            normal(0, 16, 256),
+            normal(2, 128),
+            eight_bits(1, 256, 128),
+        )
+        wanted = linear(x, floats, bias, gelu=gelu, interpret=True)
+        got = linear(x, values, bias, scale, gelu=gelu, interpret=True)
+        np.testing.assert_allclose(got, wanted, atol=TOLERANCE)
+
+    @pytest.mark.parametrize("parts", [None, 3])
+    def test_parts_of_eight_bits_add_up_too(self, parts):
+        x, (values, scale, floats) = normal(0, 32, 192), eight_bits(1, 192, 64)
+        got = linear_parts(x, values, scale, parts=parts, interpret=True)
+        wanted = linear_parts(x, floats, parts=parts, interpret=True)
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, wanted, atol=TOLERANCE)
+
+    def test_the_sum_of_eight_bits_keeps_the_dtype_of_x(self):
+        x, (values, scale, floats) = normal(0, 16, 128).astype(jnp.bfloat16), eight_bits(1, 128, 64)
+        got = linear(x, values, jnp.zeros(64, jnp.bfloat16), scale, interpret=True)
+        assert got.dtype == jnp.bfloat16
+        wanted = jnp.matmul(x.astype(jnp.float32), floats, precision="highest")
+        np.testing.assert_allclose(got.astype(jnp.float32), wanted, rtol=2**-8, atol=TOLERANCE)
+
+    def test_eight_bits_need_their_scale_and_floats_have_none(self):
+        x, bias, (values, scale, floats) = normal(0, 16, 128), normal(2, 64), eight_bits(1, 128, 64)
+        with pytest.raises(AssertionError, match="needs its scale"):
+            linear(x, values, bias, interpret=True)
+        with pytest.raises(AssertionError):
+            linear(x, floats, bias, scale, interpret=True)
+        with pytest.raises(AssertionError):
+            linear_parts(x, values, scale[:32], interpret=True)
+
+    @pytest.mark.parametrize("weights", [jnp.bfloat16, jnp.int8])
+    @pytest.mark.parametrize("rows", [16, 64, 128])
+    def test_lowers_for_a_gpu_without_one(self, rows, weights):
+        x = jax.ShapeDtypeStruct((rows, 1920), jnp.bfloat16)
+        kernel = jax.ShapeDtypeStruct((1920, 7680), weights)
+        bias = jax.ShapeDtypeStruct((7680,), jnp.bfloat16)
+        scale = jax.ShapeDtypeStruct((7680,), jnp.float32) if weights == jnp.int8 else None
+        for function, arguments in (
+            (functools.partial(linear, gelu=True), (x, kernel, bias, scale)),
+            (linear_parts, (x, kernel, scale)),
+        ):
+            call = next(
+                line
+                for line in lowered_for_a_gpu(function, *arguments).splitlines()
+                if "custom_call" in line
+            )
+            assert "triton" in call
+            # What the kernel is given: nothing has turned the eight bits into floats.
+            assert ("1920x7680xi8" in call) == (weights == jnp.int8)
 
     def test_wrong_shapes_are_refused(self):
         with pytest.raises(AssertionError):

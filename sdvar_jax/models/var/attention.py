@@ -11,6 +11,7 @@ from flax import nnx
 
 from sdvar_jax.config import DTypePolicy, VARConfig
 from sdvar_jax.models.var.initializers import linear, weight_init
+from sdvar_jax.models.var.products import Kernel, product
 
 _MAX_LOG_SCALE = math.log(100.0)
 _INITIAL_SCALE = 4.0
@@ -29,7 +30,14 @@ class SelfAttention(nnx.Module):
     With ``attn_l2_norm`` q and k are L2-normalised, q is scaled by exp(min(scale_mul, log 100)) a
     head and the scores are not scaled; without it they are scaled by 0.25/sqrt(head_dim), as in
     the original. The bias of k is always zero and not stored.
+
+    Attributes:
+      qkv_kernel: [width, 3 * width], floats or int8.
+      qkv_kernel_scale: float32 [3 * width] of an int8 kernel, else None.
     """
+
+    # Of the class, see ``products.Linear``.
+    qkv_kernel_scale: nnx.Param | None = None
 
     def __init__(self, config: VARConfig, dtypes: DTypePolicy, *, rngs: nnx.Rngs) -> None:
         self.config = config
@@ -48,6 +56,10 @@ class SelfAttention(nnx.Module):
         self.proj = linear(
             width, width, dtypes, rngs, width_scale=width, gain=(2 * config.depth) ** -0.5
         )
+
+    def qkv_weight(self) -> Kernel:
+        """What x is multiplied by for queries, keys and values, [width, 3 * width]."""
+        return Kernel.of(self.qkv_kernel, self.qkv_kernel_scale)
 
     def qkv_bias(self) -> jax.Array:
         """The bias of the projection [3 * width]; that of k is zero."""
@@ -68,10 +80,7 @@ class SelfAttention(nnx.Module):
         All are in the compute dtype; normalisation and scaling are already in q and k.
         """
         config, dtype = self.config, self.dtypes.compute_dtype
-        qkv = (
-            jnp.matmul(x, self.qkv_kernel[...].astype(dtype), precision=self.dtypes.precision)
-            + self.qkv_bias().astype(dtype)[None, None]
-        )
+        qkv = product(x, self.qkv_weight(), self.dtypes) + self.qkv_bias().astype(dtype)[None, None]
         qkv = qkv.reshape(*x.shape[:2], 3, config.heads, config.head_dim)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if self.scale_mul is not None:

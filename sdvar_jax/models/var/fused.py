@@ -13,7 +13,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from sdvar_jax.config import DTypePolicy
 from sdvar_jax.models.var.block import Block
@@ -21,6 +20,7 @@ from sdvar_jax.models.var.cache import KVCache
 from sdvar_jax.models.var.kernels.attention import cached_attention
 from sdvar_jax.models.var.kernels.linear import MAX_ROWS, linear, linear_parts, padded_rows
 from sdvar_jax.models.var.kernels.normalize import residual_normalize
+from sdvar_jax.models.var.products import Kernel, product
 
 # Places in a block's six AdaLN vectors; a shift lies two behind its scale.
 _GAMMA1, _GAMMA2, _SCALE1, _SCALE2 = range(4)
@@ -44,11 +44,6 @@ def visible_limits(mask: np.ndarray | None, offset: int, length: int) -> np.ndar
     return limits if np.all(limits > 0) and np.array_equal(whole, mask) else None
 
 
-def _bias(layer: nnx.Linear) -> jax.Array:
-    assert layer.bias is not None
-    return layer.bias[...]
-
-
 class _Products:
     """The four products of a block, for few rows or for many."""
 
@@ -58,28 +53,29 @@ class _Products:
         self._dtypes = dtypes
         self._interpret = interpret
 
-    def _matmul(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jnp.matmul(x, kernel, precision=self._dtypes.precision)
-
     def _cast(self, array: jax.Array) -> jax.Array:
         return array.astype(self._dtypes.compute_dtype)
 
+    def _operands(self, kernel: Kernel) -> tuple[jax.Array, jax.Array | None]:
+        """What the package's own products read: int8 as it is, floats in the compute dtype."""
+        return (self._cast(kernel.values) if kernel.scale is None else kernel.values), kernel.scale
+
     def whole(
-        self, x: jax.Array, kernel: jax.Array, bias: jax.Array, *, gelu: bool = False
+        self, x: jax.Array, kernel: Kernel, bias: jax.Array, *, gelu: bool = False
     ) -> jax.Array:
         """The product x @ kernel + bias, and GELU where asked for."""
-        kernel, bias = self._cast(kernel), self._cast(bias)
+        bias = self._cast(bias)
         if self.few:
-            return linear(x, kernel, bias, gelu=gelu, interpret=self._interpret)
-        out = self._matmul(x, kernel) + bias[None]
+            values, scale = self._operands(kernel)
+            return linear(x, values, bias, scale, gelu=gelu, interpret=self._interpret)
+        out = product(x, kernel, self._dtypes) + bias[None]
         return jax.nn.gelu(out, approximate=True) if gelu else out
 
-    def branch(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    def branch(self, x: jax.Array, kernel: Kernel) -> jax.Array:
         """The product x @ kernel, maybe in parts still to be added up."""
-        kernel = self._cast(kernel)
         if self.few:
-            return linear_parts(x, kernel, interpret=self._interpret)
-        return self._matmul(x, kernel)
+            return linear_parts(x, *self._operands(kernel), interpret=self._interpret)
+        return product(x, kernel, self._dtypes)
 
 
 def fused_hidden(
@@ -118,7 +114,7 @@ def fused_hidden(
     keys, values = [], []
     for i, block in enumerate(blocks):
         attn, ffn, modulation = block.attn, block.ffn, modulations[i]
-        qkv = products.whole(h, attn.qkv_kernel[...], attn.qkv_bias())
+        qkv = products.whole(h, attn.qkv_weight(), attn.qkv_bias())
         out, key, value = cached_attention(
             qkv,
             attn.query_scale(),
@@ -135,19 +131,19 @@ def fused_hidden(
         total, h = residual_normalize(
             total,
             modulation,
-            branch=products.branch(out, attn.proj.kernel[...]),
-            bias=_bias(attn.proj),
+            branch=products.branch(out, attn.proj.weight()),
+            bias=attn.proj.offset(),
             gamma=_GAMMA1,
             scale=_SCALE2,
             **common,
         )
-        h = products.whole(h, ffn.fc1.kernel[...], _bias(ffn.fc1), gelu=True)
+        h = products.whole(h, ffn.fc1.weight(), ffn.fc1.offset(), gelu=True)
         last = i + 1 == len(blocks)
         total, h = residual_normalize(
             total,
             modulation,
-            branch=products.branch(h, ffn.fc2.kernel[...]),
-            bias=_bias(ffn.fc2),
+            branch=products.branch(h, ffn.fc2.weight()),
+            bias=ffn.fc2.offset(),
             gamma=_GAMMA2,
             scale=None if last else _SCALE1,
             next_modulation=None if last else modulations[i + 1],

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sdvar_jax.config import DTypePolicy
+from sdvar_jax.models.var.products import Linear
 
 ADALN_GAIN = 0.5
 ADALN_GAMMA_GAIN = 1e-5
@@ -31,17 +32,10 @@ def linear(
     *,
     width_scale: int,
     gain: float = 1.0,
-) -> nnx.Linear:
+) -> Linear:
     """A linear layer initialised for a transformer of width ``width_scale``; zero bias."""
-    return nnx.Linear(
-        in_features,
-        out_features,
-        dtype=dtypes.compute_dtype,
-        param_dtype=dtypes.param_dtype,
-        precision=dtypes.precision,
-        kernel_init=weight_init(width_scale, gain),
-        rngs=rngs,
-    )
+    init = weight_init(width_scale, gain)
+    return Linear(in_features, out_features, dtypes, kernel_init=init, rngs=rngs)
 
 
 def modulation_init(width: int) -> Callable[..., jax.Array]:

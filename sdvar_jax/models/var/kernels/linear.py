@@ -1,7 +1,8 @@
 """Matrix products of few rows, which cost what reading the weights costs.
 
 With a handful of rows a product is as fast as its weights come from memory, so what counts is that
-every multiprocessor has enough of them under way. A product with few columns is split along its
+every multiprocessor has enough of them under way. Weights of eight bits become floats on their way
+to the product, and its columns are scaled behind it. A product with few columns is split along its
 contraction into parts; whoever reads it adds them up (``normalize.residual_normalize``), so that
 no sum depends on the order in which programs finish.
 """
@@ -58,27 +59,44 @@ def padded_rows(rows: int) -> int:
 
 
 def _product(x_ref: Any, w_ref: Any, block_k: int) -> jax.Array:
-    """The product of the blocks, block_k at a time, float32."""
+    """The product of the blocks, block_k at a time, float32; int8 values become x's dtype."""
 
     def add(i: Any, total: jax.Array) -> jax.Array:
         part = pl.ds(i * block_k, block_k)
-        return total + plt.dot(x_ref[:, part], w_ref[part, :])
+        return total + plt.dot(x_ref[:, part], w_ref[part, :].astype(x_ref.dtype))
 
     zero = jnp.zeros((x_ref.shape[0], w_ref.shape[1]), jnp.float32)
     return jax.lax.fori_loop(0, w_ref.shape[0] // block_k, add, zero)
 
 
+def _scaled(out: jax.Array, scale_ref: Any = None) -> jax.Array:
+    """The product's columns times the scale of int8 values; as it is without one."""
+    return out if scale_ref is None else out * scale_ref[...][None, :]
+
+
 def _linear_kernel(
-    x_ref: Any, w_ref: Any, b_ref: Any, out_ref: Any, *, gelu: bool, block_k: int
+    x_ref: Any, w_ref: Any, b_ref: Any, *refs: Any, gelu: bool, block_k: int
 ) -> None:
-    out = _product(x_ref, w_ref, block_k) + b_ref[...].astype(jnp.float32)[None, :]
+    *scale_ref, out_ref = refs
+    out = _scaled(_product(x_ref, w_ref, block_k), *scale_ref)
+    out = out + b_ref[...].astype(jnp.float32)[None, :]
     if gelu:
         out = jax.nn.gelu(out, approximate=True)
     out_ref[...] = out.astype(out_ref.dtype)
 
 
-def _parts_kernel(x_ref: Any, w_ref: Any, out_ref: Any, *, block_k: int) -> None:
-    out_ref[...] = _product(x_ref, w_ref, block_k)[None]
+def _parts_kernel(x_ref: Any, w_ref: Any, *refs: Any, block_k: int) -> None:
+    *scale_ref, out_ref = refs
+    out_ref[...] = _scaled(_product(x_ref, w_ref, block_k), *scale_ref)[None]
+
+
+def _check_kernel(kernel: jax.Array, scale: jax.Array | None, width: int) -> None:
+    chex.assert_shape(kernel, (width, None))
+    if scale is None:
+        assert jnp.issubdtype(kernel.dtype, jnp.floating), "an int8 kernel needs its scale"
+    else:
+        chex.assert_type([kernel, scale], [jnp.int8, jnp.float32])
+        chex.assert_shape(scale, (kernel.shape[1],))
 
 
 @functools.partial(jax.jit, static_argnames=("gelu", "tiling", "interpret"))
@@ -86,6 +104,7 @@ def linear(
     x: jax.Array,
     kernel: jax.Array,
     bias: jax.Array,
+    scale: jax.Array | None = None,
     *,
     gelu: bool = False,
     tiling: Tiling | None = None,
@@ -95,8 +114,9 @@ def linear(
 
     Args:
       x: [rows, width]; rows as ``padded_rows`` gives them.
-      kernel: [width, columns].
+      kernel: [width, columns] in x's dtype, or int8.
       bias: [columns].
+      scale: of the columns of an int8 kernel, float32 [columns]; else None.
       gelu: apply it.
       tiling: how it is cut up; None for what suits the shapes.
       interpret: run without an accelerator, for tests.
@@ -107,30 +127,32 @@ def linear(
     rows, width = x.shape
     columns = kernel.shape[1]
     tiling = Tiling.of(width, rows) if tiling is None else tiling
-    chex.assert_shape(kernel, (width, columns))
+    _check_kernel(kernel, scale, width)
     chex.assert_shape(bias, (columns,))
     chex.assert_is_divisible(width, tiling.block_k)
     chex.assert_is_divisible(columns, tiling.block_n)
+    scales = () if scale is None else (scale,)
     return pl.pallas_call(
         functools.partial(_linear_kernel, gelu=gelu, block_k=tiling.block_k),
         grid=(columns // tiling.block_n,),
         in_specs=[
             pl.BlockSpec((rows, width), lambda n: (0, 0)),
             pl.BlockSpec((width, tiling.block_n), lambda n: (0, n)),
-            pl.BlockSpec((tiling.block_n,), lambda n: (n,)),
+            *[pl.BlockSpec((tiling.block_n,), lambda n: (n,))] * (1 + len(scales)),
         ],
         out_specs=pl.BlockSpec((rows, tiling.block_n), lambda n: (0, n)),
         out_shape=jax.ShapeDtypeStruct((rows, columns), x.dtype),
         compiler_params=plt.CompilerParams(num_warps=tiling.warps, num_stages=tiling.stages),
         interpret=interpret,
         name="linear_gelu" if gelu else "linear",
-    )(x, kernel, bias)
+    )(x, kernel, bias, *scales)
 
 
 @functools.partial(jax.jit, static_argnames=("parts", "tiling", "interpret"))
 def linear_parts(
     x: jax.Array,
     kernel: jax.Array,
+    scale: jax.Array | None = None,
     *,
     parts: int | None = None,
     tiling: Tiling | None = None,
@@ -141,6 +163,7 @@ def linear_parts(
     Args:
       x: as in ``linear``.
       kernel: likewise.
+      scale: likewise.
       parts: how many; a divisor of the width's blocks. None for what suits the shapes.
       tiling: likewise.
       interpret: run without an accelerator, for tests.
@@ -152,20 +175,22 @@ def linear_parts(
     columns = kernel.shape[1]
     tiling = Tiling.of(width, rows) if tiling is None else tiling
     parts = tiling.parts(width, columns) if parts is None else parts
-    chex.assert_shape(kernel, (width, columns))
+    _check_kernel(kernel, scale, width)
     chex.assert_is_divisible(width, tiling.block_k * parts)
     chex.assert_is_divisible(columns, tiling.block_n)
     share = width // parts
+    scales = () if scale is None else (scale,)
     return pl.pallas_call(
         functools.partial(_parts_kernel, block_k=tiling.block_k),
         grid=(columns // tiling.block_n, parts),
         in_specs=[
             pl.BlockSpec((rows, share), lambda n, p: (0, p)),
             pl.BlockSpec((share, tiling.block_n), lambda n, p: (p, n)),
+            *[pl.BlockSpec((tiling.block_n,), lambda n, p: (n,))] * len(scales),
         ],
         out_specs=pl.BlockSpec((1, rows, tiling.block_n), lambda n, p: (p, 0, n)),
         out_shape=jax.ShapeDtypeStruct((parts, rows, columns), jnp.float32),
         compiler_params=plt.CompilerParams(num_warps=tiling.warps, num_stages=tiling.stages),
         interpret=interpret,
         name="linear_parts",
-    )(x, kernel)
+    )(x, kernel, *scales)
