@@ -7,11 +7,7 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from benchmarks.programs import Program
-from sdvar_jax.runtime.compiler_options import compiler_options
-
-Lower = Callable[[], tuple[Any, dict[str, Any]]]
-"""Gives a lowered function and the arguments that stay the same."""
+from benchmarks.programs import Lower, Program, compiled
 
 
 class CompileAhead:
@@ -36,23 +32,22 @@ class CompileAhead:
         lowered, fixed = lower()
         seconds = time.perf_counter() - start
 
-        def compiled() -> Program:
-            start = time.perf_counter()
-            executable = lowered.compile(compiler_options=compiler_options())
-            program = Program(executable, fixed, seconds, time.perf_counter() - start)
+        def run() -> Program:
+            program = compiled(lowered, fixed, seconds)
             self._tell(name, program)
             return program
 
-        self._futures[key] = self._pool.submit(compiled)
+        self._futures[key] = self._pool.submit(run)
 
     def background(self, work: Callable[[], Any]) -> concurrent.futures.Future[Any]:
         """Runs other preparations on the same threads."""
         return self._pool.submit(work)
 
-    def settle(self, seconds: float) -> None:
+    def settle(self, seconds: float | None = None) -> None:
         """Waits this long; then gives up what has not begun and waits for the rest."""
         waiting = list(self._futures.values())
-        _, late = concurrent.futures.wait(waiting, timeout=max(seconds, 0.0))
+        limit = None if seconds is None else max(seconds, 0.0)
+        _, late = concurrent.futures.wait(waiting, timeout=limit)
         for future in late:
             future.cancel()
         concurrent.futures.wait(waiting)

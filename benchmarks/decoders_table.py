@@ -26,7 +26,7 @@ from benchmarks.budget import Budget
 from benchmarks.command import positive, run_command, run_context
 from benchmarks.compile_ahead import CompileAhead
 from benchmarks.decoder_rows import GROUPS, TARGET, Row, table_rows
-from benchmarks.programs import Program
+from benchmarks.programs import Lowered, Program, lower_tokens
 from benchmarks.results import Results, markdown_table
 from sdvar_jax.data import load_dataset
 from sdvar_jax.decoding import Request, make_request
@@ -124,21 +124,12 @@ class Table:
             )
             yield request.replace(sample_ids=jax.numpy.asarray(rows, jax.numpy.int32)), first
 
-    def lower_tokens(self, row: Row, batch: int) -> tuple[Any, dict[str, Any]]:
+    def lower_tokens(self, row: Row, batch: int) -> Lowered:
         """The program of a decoder's tokens, lowered."""
         request, _ = next(self.requests(batch, 0, row.threshold))
-        definitions, weights = self.pipeline._models_for(row.program)
-        compiled_in = self.pipeline.prepare(row.program, self.sampling, row.threshold)
-        lowered = self.pipeline._tokens_program.lower(
-            definitions=definitions,
-            weights=weights,
-            request=request,
-            decoder=row.program,
-            sampling=compiled_in,
-        )
-        return lowered, {"weights": weights}
+        return lower_tokens(self.pipeline, row.program, self.sampling, request)
 
-    def lower_images(self, batch: int) -> tuple[Any, dict[str, Any]]:
+    def lower_images(self, batch: int) -> Lowered:
         """The program from f_hats to pictures, lowered."""
         definitions = dataclasses.replace(self.pipeline._definitions, target=None, draft=None)
         weights = self.pipeline._weights.replace(target=None, draft=None)
@@ -173,7 +164,7 @@ class Table:
                 )
         lowered = self.budget.elapsed
         limit = self.options.budget
-        self.compiler.settle(1e6 if limit is None else _COMPILING * limit - lowered)
+        self.compiler.settle(None if limit is None else _COMPILING * limit - lowered)
         print(f"lowered in {lowered:.0f} s, compiled after {self.budget.elapsed:.0f} s", flush=True)
         self.results.context["compiled_after_seconds"] = self.budget.elapsed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,6 +13,11 @@ from sdvar_jax.decoding import Decoder, Request
 from sdvar_jax.pipeline import Pipeline
 from sdvar_jax.runtime.compiler_options import compiler_options
 from sdvar_jax.sampling import SamplingConfig
+
+Lowered = tuple[Any, dict[str, Any]]
+"""What was lowered, and the arguments that every call gets."""
+
+Lower = Callable[[], Lowered]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,46 +65,48 @@ class Program:
         }
 
 
-def compile_program(
-    jitted: Any, static: dict[str, Any], fixed: dict[str, Any], **arguments: Any
-) -> Program:
-    """Compiles a jitted function for arguments of these shapes.
-
-    Args:
-      jitted: the function.
-      static: what is compiled in.
-      fixed: arrays that every call gets.
-      **arguments: arrays as a call will bring them.
-    """
+def compile_program(lower: Lower) -> Program:
+    """Lowers and compiles here and now."""
     start = time.perf_counter()
-    lowered = jitted.lower(**static, **fixed, **arguments)
-    middle = time.perf_counter()
+    lowered, fixed = lower()
+    return compiled(lowered, fixed, time.perf_counter() - start)
+
+
+def compiled(lowered: Any, fixed: dict[str, Any], lower_seconds: float) -> Program:
+    """Compiles what was lowered."""
+    start = time.perf_counter()
     executable = lowered.compile(compiler_options=compiler_options())
-    return Program(executable, fixed, middle - start, time.perf_counter() - middle)
+    return Program(executable, fixed, lower_seconds, time.perf_counter() - start)
 
 
-def whole_program(
+def lower_whole(
     pipeline: Pipeline, decoder: Decoder, sampling: SamplingConfig, request: Request
-) -> Program:
+) -> Lowered:
     """From class labels to tokens and images, as ``Pipeline.sample`` runs it."""
-    definitions, weights = pipeline._models_for(decoder)
-    compiled_in = pipeline.prepare(decoder, sampling, float(request.threshold))
-    static = {"definitions": definitions, "decoder": decoder, "sampling": compiled_in}
-    return compile_program(pipeline._one_program, static, {"weights": weights}, request=request)
+    return _lower_decoding(pipeline._one_program, pipeline, decoder, sampling, request)
 
 
-def tokens_program(
+def lower_tokens(
     pipeline: Pipeline, decoder: Decoder, sampling: SamplingConfig, request: Request
-) -> Program:
+) -> Lowered:
     """From class labels to tokens alone."""
+    return _lower_decoding(pipeline._tokens_program, pipeline, decoder, sampling, request)
+
+
+def _lower_decoding(
+    jitted: Any, pipeline: Pipeline, decoder: Decoder, sampling: SamplingConfig, request: Request
+) -> Lowered:
     definitions, weights = pipeline._models_for(decoder)
     compiled_in = pipeline.prepare(decoder, sampling, float(request.threshold))
-    static = {"definitions": definitions, "decoder": decoder, "sampling": compiled_in}
-    return compile_program(pipeline._tokens_program, static, {"weights": weights}, request=request)
+    fixed = {"weights": weights}
+    lowered = jitted.lower(
+        definitions=definitions, decoder=decoder, sampling=compiled_in, request=request, **fixed
+    )
+    return lowered, fixed
 
 
-def images_program(pipeline: Pipeline, f_hat: jax.Array) -> Program:
+def lower_images(pipeline: Pipeline, f_hat: jax.Array) -> Lowered:
     """From f_hat to images."""
-    static = {"definitions": pipeline._definitions}
     fixed = {"weights": pipeline._weights}
-    return compile_program(pipeline._images_program, static, fixed, f_hat=f_hat)
+    definitions = pipeline._definitions
+    return pipeline._images_program.lower(definitions=definitions, f_hat=f_hat, **fixed), fixed

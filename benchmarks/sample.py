@@ -26,16 +26,25 @@ from benchmarks.command import (
     add_run_options,
     add_size_options,
     check_outputs,
+    positive,
     run_command,
     run_context,
     sampling_config,
     share,
 )
+from benchmarks.compile_ahead import CompileAhead
 from benchmarks.floor import sequential_floor
 from benchmarks.forwards import ForwardTimer
 from benchmarks.phases import phase_timings
 from benchmarks.plots import check_plots, write_plots
-from benchmarks.programs import Program, images_program, tokens_program, whole_program
+from benchmarks.programs import (
+    Lower,
+    Program,
+    compile_program,
+    lower_images,
+    lower_tokens,
+    lower_whole,
+)
 from benchmarks.random_models import RandomModels, draft_name, target_config
 from benchmarks.report import report, write_report
 from benchmarks.results import Results
@@ -89,6 +98,7 @@ class Suite:
         )
         self._filter_method = self._pipeline.filter_method
         self._target_seconds: dict[int, float] = {}
+        self._ahead: CompileAhead | None = None
 
     def request(self, batch: int, threshold: float = 1.0, draw: int = 0) -> Request:
         """Random labels; samples numbered from 0; ``draw`` chooses among seeds."""
@@ -112,11 +122,28 @@ class Suite:
         if self._skip(case.name, f"{case.name}, batch {batch}"):
             return
         with self._budget.spend(case.name):
-            program = whole_program(
-                self._pipeline, case.decoder, self._sampling, self.request(batch)
-            )
+            program = None if self._ahead is None else self._ahead.get((case.decoder, batch))
+            if program is None:
+                program = compile_program(self._lower(case, batch))
             for point in case.acceptances:
                 self._measure_point(case, batch, program, point)
+
+    def _lower(self, case: Case, batch: int) -> Lower:
+        return functools.partial(
+            lower_whole, self._pipeline, case.decoder, self._sampling, self.request(batch)
+        )
+
+    def compile_ahead(self, threads: int, wanted: Mapping[int, Choices]) -> None:
+        """Compiles the decoders wanted at each batch size side by side, before any is timed.
+
+        But for adaptive windows that go by costs which are yet to be measured.
+        """
+        self._ahead = CompileAhead(threads)
+        for batch, choices in wanted.items():
+            for case in decoding_cases(choices, self.models.target.config.pyramid.num_scales):
+                if case.name != "adaptive" or not choices.wants("windows"):
+                    self._ahead.submit((case.decoder, batch), self._lower(case, batch))
+        self._ahead.settle()
 
     def _measure_point(
         self, case: Case, batch: int, program: Program, acceptance: float | None
@@ -148,9 +175,16 @@ class Suite:
             **host,
             images_per_second=batch / timing.seconds,
             speedup=None if target is None else target / timing.seconds,
-            **program.compile_fields(),
+            **self._compile_fields(program),
             peak_bytes=peak_memory()[0],
         )
+
+    def _compile_fields(self, program: Program) -> dict[str, float | int | None]:
+        fields = program.compile_fields()
+        if self._ahead is not None:
+            # What was compiled beside others tells nothing about how long it takes.
+            del fields["lower_seconds"], fields["compile_seconds"]
+        return fields
 
     def measure_phases(self, batch: int) -> None:
         """Tokens and images apart, and the parts of making tokens but for the forwards."""
@@ -158,11 +192,12 @@ class Suite:
             return
         with self._budget.spend("phases"):
             request = self.request(batch)
-            tokens = tokens_program(self._pipeline, TargetOnly(), self._sampling, request)
+            arguments = (self._pipeline, TargetOnly(), self._sampling, request)
+            tokens = compile_program(functools.partial(lower_tokens, *arguments))
             timing = measure(lambda: tokens(request=request), self._repeats)
             f_hat = tokens(request=request).f_hats[-1]
             self._add_phase("tokens", batch, {**timing.fields(), **tokens.compile_fields()})
-            images = images_program(self._pipeline, f_hat)
+            images = compile_program(functools.partial(lower_images, self._pipeline, f_hat))
             timing = measure(lambda: images(f_hat=f_hat), self._repeats)
             self._add_phase("images", batch, {**timing.fields(), **images.compile_fields()})
             compiled_in = self._pipeline.prepare(TargetOnly(), self._sampling)
@@ -299,6 +334,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--peer-compile", action="store_true", help="run the original with torch.compile too"
     )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="compile the decoders of a target side by side on so many threads; how long each "
+        "takes is then not told",
+    )
     add_budget_option(parser)
     add_run_options(parser)
     return parser
@@ -341,9 +383,14 @@ def _run_target(
     draft = wanted if needs_draft(choices.groups) else None
     suite = Suite((name, draft), options, results, budget)
     results.add("models", target=name, draft=draft, ready_after_seconds=budget.elapsed)
-    for batch in options.batch:
-        cost = costs.get((name, wanted, batch), choices.cost)
-        suite.run(dataclasses.replace(choices, cost=cost), batch, ceilings)
+    by_batch = {
+        batch: dataclasses.replace(choices, cost=costs.get((name, wanted, batch), choices.cost))
+        for batch in options.batch
+    }
+    if options.threads is not None:
+        suite.compile_ahead(options.threads, by_batch)
+    for batch, chosen in by_batch.items():
+        suite.run(chosen, batch, ceilings)
     del suite
     gc.collect()
 

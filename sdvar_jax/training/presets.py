@@ -24,7 +24,7 @@ EMOJI_VQVAE = VQVAEConfig(
 )
 """64 px, f_hat 16x16."""
 
-EMOJI_SAMPLING = SamplingConfig(cfg=2.5, top_k=0, top_p=0.7)
+EMOJI_SAMPLING = SamplingConfig(cfg=1.5, top_k=0, top_p=0.6)
 """Small models leave much probability on unlikely tokens; a low top-p keeps shapes whole."""
 
 
@@ -165,7 +165,7 @@ def emoji_distillation(
             learning_rate=1.5e-3, weight_decay=0.0, warmup_steps=50, clip_norm=1.0
         ),
         sampling=sampling,
-        cfg_range=(1.0, 4.0),
+        cfg_range=(1.0, 3.0),
         own_share=0.6,
         own_samples=4032,
         sample_batch=144,

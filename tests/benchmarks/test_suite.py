@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from benchmarks.budget import Budget
+from benchmarks.cases import Choices
 from benchmarks.random_models import TINY
 from benchmarks.results import Results
 from benchmarks.sample import Suite, build_parser
+from sdvar_jax.decoding import TargetOnly
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +28,19 @@ def test_labels_are_random_classes(suite):
     labels = np.asarray(suite.request(64).labels)
     assert len(np.unique(labels)) > 1
     assert labels.max() < TINY.num_classes
+
+
+def test_what_is_compiled_ahead_is_what_is_measured_and_tells_no_compile_time():
+    options = build_parser().parse_args(
+        ["--target", "tiny", "--dtype", "float32", "--repeats", "1", "--only", "target"]
+    )
+    results = Results({}, quiet=True)
+    suite = Suite(("tiny", None), options, results, Budget(None))
+    choices = Choices(groups=("target",))
+    suite.compile_ahead(2, {1: choices})
+    program = suite._ahead.get((TargetOnly(), 1))
+    suite.run(choices, 1, None)
+    (record,) = results.of_kind("decoder")
+    assert record["case"] == "target"
+    assert record["program_bytes"] == program.memory_bytes > 0
+    assert "compile_seconds" not in record
