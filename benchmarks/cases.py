@@ -10,6 +10,7 @@ from sdvar_jax.config.validation import require
 from sdvar_jax.decoding import Decoder, DraftOnly, Handoff, TargetOnly
 from sdvar_jax.decoding.speculative import Speculative
 from sdvar_jax.decoding.speculative.cost_model import DEFAULT_COST, CostModel
+from sdvar_jax.decoding.speculative.decoder import ADAPTIVE
 
 FULL = 1.0
 # In the order in which they run.
@@ -44,6 +45,11 @@ class Case:
     name: str
     decoder: Decoder
     acceptances: tuple[float | None, ...] = (None,)
+
+    @property
+    def learns(self) -> bool:
+        """Whether what earlier calls saw decides what a call does."""
+        return isinstance(self.decoder, Speculative) and self.decoder.gamma == ADAPTIVE
 
 
 @dataclasses.dataclass(frozen=True)

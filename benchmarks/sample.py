@@ -126,7 +126,10 @@ class Suite:
             if program is None:
                 program = compile_program(self._lower(case, batch))
             for point in case.acceptances:
-                self._measure_point(case, batch, program, point)
+                seen = self._measure_point(case, batch, program, point)
+                if case.learns:
+                    later = dataclasses.replace(case, name=f"{case.name}, later calls")
+                    self._measure_point(later, batch, program, point, seen)
 
     def _lower(self, case: Case, batch: int) -> Lower:
         return functools.partial(
@@ -146,19 +149,41 @@ class Suite:
         self._ahead.settle()
 
     def _measure_point(
-        self, case: Case, batch: int, program: Program, acceptance: float | None
-    ) -> None:
+        self,
+        case: Case,
+        batch: int,
+        program: Program,
+        acceptance: float | None,
+        seen: tuple[int, int] = (0, 0),
+    ) -> tuple[int, int]:
+        """One decoder at one planned acceptance.
+
+        Args:
+          case: the decoder.
+          batch: images a call.
+          program: compiled.
+          acceptance: planned, or None.
+          seen: drafted scales accepted and judged in earlier calls.
+
+        Returns:
+          Those of these calls, all together.
+        """
         threshold = 1.0 if acceptance is None else acceptance
+        known = jnp.asarray(seen, jnp.float32)
+
+        def request_of(draw: int = 0) -> Request:
+            return self.request(batch, threshold, draw).replace(acceptance_seen=known)
+
         host: dict[str, float] = {}
         if 0.0 < threshold < 1.0:
             # Luck decides what is accepted, and with it the work: many seeds, and their mean.
-            requests = [self.request(batch, threshold, draw) for draw in range(self._repeats)]
+            requests = [request_of(draw) for draw in range(self._repeats)]
             calls = [
                 lambda request=request: program(request=request)[0].counters for request in requests
             ]
             timing, counters = measure_each(calls)
         else:
-            request = self.request(batch, threshold)
+            request = request_of()
             timing = measure(lambda: program(request=request), self._repeats)
             host = host_fields(lambda: program(request=request)[0].tokens)
             counters = [program(request=request)[0].counters]
@@ -178,6 +203,7 @@ class Suite:
             **self._compile_fields(program),
             peak_bytes=peak_memory()[0],
         )
+        return _seen(counters)
 
     def _compile_fields(self, program: Program) -> dict[str, float | int | None]:
         fields = program.compile_fields()
@@ -289,13 +315,19 @@ class Suite:
             return None
 
 
+def _seen(runs: Sequence[Counters | None]) -> tuple[int, int]:
+    """Drafted scales accepted and judged in all runs together."""
+    counters = [run for run in runs if run is not None]
+    accepted = sum(int(np.sum(run.accepted)) for run in counters)
+    return accepted, accepted + sum(int(np.sum(run.rejected)) for run in counters)
+
+
 def _counts(runs: Sequence[Counters | None]) -> dict[str, object]:
     """Calls a run and acceptance of all runs together, of a speculative decoder."""
     counters = [run for run in runs if run is not None]
     if not counters:
         return {}
-    accepted = sum(int(np.sum(run.accepted)) for run in counters)
-    judged = accepted + sum(int(np.sum(run.rejected)) for run in counters)
+    accepted, judged = _seen(counters)
     return {
         "acceptance": accepted / judged if judged else None,
         "target_calls": float(np.mean([run.target_calls for run in counters])),

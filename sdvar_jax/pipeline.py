@@ -113,11 +113,17 @@ def _decode_and_images(
     return decoded, _images(definitions, weights, decoded.f_hats[-1])
 
 
-def _acceptance_seen(batches: Sequence[Decoded]) -> tuple[float, float]:
-    """Drafted scales accepted and judged in the batches so far."""
-    counters = [decoded.counters for decoded in batches if decoded.counters is not None]
-    accepted = sum(float(np.sum(c.accepted)) for c in counters)
-    return accepted, accepted + sum(float(np.sum(c.rejected)) for c in counters)
+def _acceptance_seen(
+    batches: Sequence[Decoded], earlier: DecodingStatistics | None
+) -> tuple[float, float]:
+    """Drafted scales accepted and judged in earlier requests and in the batches so far."""
+    accepted, judged = (0, 0) if earlier is None else earlier.acceptance_seen
+    for decoded in batches:
+        if decoded.counters is not None:
+            passed = int(np.sum(decoded.counters.accepted))
+            accepted += passed
+            judged += passed + int(np.sum(decoded.counters.rejected))
+    return float(accepted), float(judged)
 
 
 def check_settings(
@@ -280,6 +286,7 @@ class Pipeline:
         batch_size: int | None = None,
         forced: ForcedTokens | None = None,
         first_sample: int = 0,
+        earlier: DecodingStatistics | None = None,
         measure: bool = False,
         progress: Progress | None = None,
     ) -> SampleResult:
@@ -294,6 +301,8 @@ class Pipeline:
           batch_size: pictures a program call; None for all at once.
           forced: tokens given from outside, of all pictures.
           first_sample: number of the first picture, where these are a part of a larger request.
+          earlier: statistics of a run with the same pair and settings; adaptive windows go by what
+            passed there from the first scale on, instead of trying the draft out first.
           measure: run tokens and images as two programs and time each.
           progress: called with the number of pictures finished.
 
@@ -323,7 +332,7 @@ class Pipeline:
                 self.target.config.pyramid,
                 first_sample=first_sample + first,
                 threshold=dial,
-                acceptance_seen=_acceptance_seen([decoded for decoded, _, _ in parts]),
+                acceptance_seen=_acceptance_seen([decoded for decoded, _, _ in parts], earlier),
                 forced=None if forced is None else jax.tree.map(lambda x, r=rows: x[r], forced),
             )
             decoded, images = self._run(

@@ -205,3 +205,16 @@ def test_decoders_with_and_without_a_draft_share_the_program_of_the_images():
     result = pair.sample([1], decoder=DraftOnly(), measure=True)
     assert result.timings["images"] > 0
     assert len(pair._compiled) == 3
+
+
+def test_adaptive_windows_go_by_what_an_earlier_request_saw():
+    """The draft agrees with nothing: a first request tries it out, a later one does not."""
+    pair = Pipeline(small_target(), small_vqvae(), small_draft())
+    decoder = Speculative(gamma="adaptive", adaptive_gammas=(0, 2))
+    first = pair.sample(LABELS, seed=5, decoder=decoder)
+    accepted, judged = first.statistics.acceptance_seen
+    assert accepted < judged
+    later = pair.sample(LABELS, seed=5, decoder=decoder, earlier=first.statistics)
+    assert first.statistics.num_drafts > 0
+    assert later.statistics.num_drafts == 0
+    assert_same_tokens(later.tokens, first.tokens)

@@ -115,6 +115,12 @@ class DecodingStatistics:
         return int(self.accepted_scales_per_scale.sum())
 
     @property
+    def acceptance_seen(self) -> tuple[int, int]:
+        """Drafted scales accepted, and those judged: accepted or the first to be rejected."""
+        accepted = self.num_accepted_scales
+        return accepted, accepted + int(self.rejected_scales_per_scale.sum())
+
+    @property
     def num_draft_tokens(self) -> int:
         """Tokens of the drafted scales."""
         return int(self.draft_scales_per_scale @ np.asarray(self.scale_lengths))
@@ -132,8 +138,7 @@ class DecodingStatistics:
     @property
     def judged_acceptance_rate(self) -> float | None:
         """Accepted share of the drafted scales that were reached; None without drafts."""
-        judged = self.num_accepted_scales + int(self.rejected_scales_per_scale.sum())
-        return _share(self.num_accepted_scales, judged)
+        return _share(*self.acceptance_seen)
 
     @property
     def token_agreement_rate(self) -> float | None:

@@ -72,6 +72,7 @@ def test_rates():
     assert made.acceptance_rate == 7 / 8
     # Of the scales that were reached; none of these drafts stood behind a rejection.
     assert made.judged_acceptance_rate == 7 / 8
+    assert made.acceptance_seen == (7, 8)
     assert made.token_agreement_rate == 19 / 20
     # Nine scales of three samples; two calls for each of the first two, one for the third.
     assert made.mean_acceptance_length == 9 / 5
