@@ -61,11 +61,13 @@ def keep_threshold_kernel(
     vocab = logits.shape[-1]
     rows = logits.reshape(-1, vocab)  # [rows, vocab]
     dropped = dropped_by_top_k(top_k, vocab)
+    # A program's row is a power of two long; what lies behind the vocabulary is never read.
+    row = pl.next_power_of_2(vocab)
     threshold = pl.pallas_call(
         functools.partial(_kernel, vocab=vocab),
         grid=(rows.shape[0],),
         in_specs=[
-            pl.BlockSpec(rows.shape, lambda r: (0, 0)),
+            pl.BlockSpec((rows.shape[0], row), lambda r: (0, 0)),
             pl.BlockSpec((1,), lambda r: (0,)),
             pl.BlockSpec((1,), lambda r: (0,)),
         ],

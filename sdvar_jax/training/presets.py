@@ -24,7 +24,7 @@ EMOJI_VQVAE = VQVAEConfig(
 )
 """64 px, f_hat 16x16."""
 
-EMOJI_SAMPLING = SamplingConfig(cfg=1.5, top_k=0, top_p=0.6)
+EMOJI_SAMPLING = SamplingConfig(cfg=1.5, top_k=0, top_p=0.4)
 """Small models leave much probability on unlikely tokens; a low top-p keeps shapes whole."""
 
 

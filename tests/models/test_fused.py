@@ -1,5 +1,7 @@
 """The fast paths of the transformer give what the reference path gives."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ from sdvar_jax.decoding.speculative import Speculative
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import KVCache, block_causal_mask
 from sdvar_jax.models.var.fused import visible_limits
-from sdvar_jax.models.var.kernels import AUTO, FUSED, INTERPRETED, REFERENCE, SCANNED
+from sdvar_jax.models.var.kernels import AUTO, FUSED, INTERPRETED, REFERENCE, SCANNED, choice
 from sdvar_jax.models.var.kernels.choice import choose_kernels, prepared, supported, with_kernels
 from sdvar_jax.pipeline import Pipeline, choose_filter
 
@@ -118,6 +120,15 @@ class TestChoice:
             choose_kernels(FUSED, config(), BFLOAT16)
         with pytest.raises(SdvarError, match="unknown kernels 'fast'"):
             choose_kernels("fast", config(), BFLOAT16)
+
+    def test_without_the_kernels_language_the_reference_runs(self, monkeypatch):
+        gpu = SimpleNamespace(platform="gpu", device_kind="NVIDIA H100", compute_capability="9.0")
+        monkeypatch.setattr(jax, "devices", lambda: [gpu])
+        assert choose_kernels(AUTO, config(), BFLOAT16) == FUSED
+        monkeypatch.setattr(choice, "_LANGUAGE", "jax.experimental.pallas.gone")
+        assert choose_kernels(AUTO, config(), BFLOAT16) == REFERENCE
+        with pytest.raises(SdvarError, match=r"need jax\.experimental\.pallas\.gone, which jax"):
+            choose_kernels(FUSED, config(), BFLOAT16)
 
     @pytest.mark.parametrize(
         ("options", "dtypes", "expected"),

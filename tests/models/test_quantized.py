@@ -1,5 +1,6 @@
 """Block weights in eight bits: how they are rounded, and that models run with them as they are."""
 
+import functools
 import math
 
 import jax
@@ -189,7 +190,7 @@ class TestPipeline:
 
     @pytest.mark.parametrize("kernels", [REFERENCE, SCANNED])
     def test_programs_are_given_the_eight_bits(self, models, kernels):
-        from benchmarks.programs import tokens_program
+        from benchmarks.programs import compile_program, lower_tokens
         from sdvar_jax.decoding import make_request
         from sdvar_jax.sampling import SamplingConfig
 
@@ -197,7 +198,8 @@ class TestPipeline:
         for weights in ("float", "int8"):
             pipeline = Pipeline(*models, kernels=kernels, weights=weights)
             request = make_request(np.asarray([1]), 0, SamplingConfig(), config.pyramid)
-            program = tokens_program(pipeline, TargetOnly(), SamplingConfig(), request)
+            arguments = (pipeline, TargetOnly(), SamplingConfig(), request)
+            program = compile_program(functools.partial(lower_tokens, *arguments))
             sizes.append(program.executable.memory_analysis().argument_size_in_bytes)
         given = jax.tree.leaves(program.executable.args_info)
         blocks = 4 * config.width**2 + 2 * config.width * config.mlp_width

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import jax
 from flax import nnx
 
@@ -13,6 +15,9 @@ from sdvar_jax.models.var.transformer import VAR
 
 _TRIED = "9.0"
 """Compute capability of the GPUs that the kernels were tuned on (H100, H200)."""
+
+_LANGUAGE = "jax.experimental.pallas.triton"
+"""What the kernels are written in; jax 0.12 says that a later version will not have it."""
 
 _SMALL = 10**8
 """Parameters of the blocks up to which a CPU's first picture waits longer for the compiler."""
@@ -55,6 +60,8 @@ def choose_kernels(wanted: str, config: VARConfig, dtypes: DTypePolicy, *, devic
         reason = f"were tried on compute capability {_TRIED}, not {first.compute_capability}"
     elif devices != 1:
         reason = f"run on one device, and these are {devices}"
+    elif importlib.util.find_spec(_LANGUAGE) is None:
+        reason = f"need {_LANGUAGE}, which jax {jax.__version__} does not have"
     elif not supported(config, dtypes):
         reason = (
             "need bfloat16 or float16 and widths that 64 divides, "

@@ -116,6 +116,8 @@ def residual_normalize(
         parts = None if branch.ndim == 2 else branch.shape[0]
         operands += [branch, bias]
     outputs = (branch is not None) + (scale is not None)
+    # A program's row is a power of two long; what lies behind the width is never read or written.
+    row = pl.next_power_of_2(width)
     results = pl.pallas_call(
         functools.partial(
             _row_kernel,
@@ -129,9 +131,10 @@ def residual_normalize(
         ),
         grid=(padded,),
         in_specs=[
-            pl.BlockSpec(array.shape, lambda r, n=array.ndim: (0,) * n) for array in operands
+            pl.BlockSpec((*array.shape[:-1], row), lambda r, n=array.ndim: (0,) * n)
+            for array in operands
         ],
-        out_specs=[pl.BlockSpec((padded, width), lambda r: (0, 0))] * outputs,
+        out_specs=[pl.BlockSpec((padded, row), lambda r: (0, 0))] * outputs,
         out_shape=[jax.ShapeDtypeStruct((padded, width), x.dtype)] * outputs,
         compiler_params=plt.CompilerParams(num_warps=8, num_stages=1),
         interpret=interpret,
