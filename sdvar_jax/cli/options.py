@@ -81,8 +81,8 @@ WeightsOption = Annotated[
         "--weights",
         metavar="WEIGHTS",
         help="What the matrices of the transformers' blocks are held in. float: in --dtype; int8: "
-        "rounded to eight bits as they are loaded, half the memory of bfloat16 and less to read, "
-        "which is what small batches on a GPU wait for; pictures change a little.",
+        "rounded to eight bits as they are loaded, half the memory of bfloat16 but no faster on the "
+        "GPUs tried; pictures change a little.",
         rich_help_panel=MODELS,
     ),
 ]
