@@ -81,7 +81,7 @@ WeightsOption = Annotated[
         "--weights",
         metavar="WEIGHTS",
         help="What the matrices of the transformers' blocks are held in. float: in --dtype; int8: "
-        "rounded to eight bits as they are loaded, half the memory of bfloat16 but no faster on the "
+        "rounded to eight bits as they are loaded, half the memory of bfloat16, no faster on the "
         "GPUs tried; pictures change a little.",
         rich_help_panel=MODELS,
     ),
