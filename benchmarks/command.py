@@ -13,7 +13,8 @@ from typing import Any
 import jax
 
 import sdvar_jax
-from benchmarks.random_models import SIZES
+from benchmarks.random_models import SIZES, RandomModels
+from sdvar_jax.config import DTypePolicy
 from sdvar_jax.errors import errors_in_one_line
 from sdvar_jax.models.var.kernels import AUTO, KERNELS
 from sdvar_jax.models.var.quantized import FLOAT, WEIGHTS
@@ -105,6 +106,14 @@ def share(text: str) -> float:
 def sampling_config(options: argparse.Namespace) -> SamplingConfig:
     """Guidance and filtering as asked for."""
     return SamplingConfig(cfg=options.cfg, top_k=options.top_k, top_p=options.top_p)
+
+
+def random_models(
+    options: argparse.Namespace, target: str, draft: str | None = None
+) -> RandomModels:
+    """Models of these sizes as the run options ask for them, see ``add_run_options``."""
+    dtypes = DTypePolicy.of(options.dtype)
+    return RandomModels.make(target, draft, dtypes, options.seed, options.kernels, options.weights)
 
 
 def check_outputs(options: argparse.Namespace) -> None:

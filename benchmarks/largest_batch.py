@@ -16,15 +16,15 @@ from benchmarks.command import (
     add_run_options,
     check_outputs,
     positive,
+    random_models,
     run_command,
     run_context,
     sampling_config,
 )
 from benchmarks.programs import Program, compile_program, lower_whole
-from benchmarks.random_models import SIZES, RandomModels
+from benchmarks.random_models import SIZES
 from benchmarks.report import write_report
 from benchmarks.results import Results
-from sdvar_jax.config import DTypePolicy
 from sdvar_jax.config.validation import require
 from sdvar_jax.decoding import Request, TargetOnly, make_request
 from sdvar_jax.pipeline import Pipeline
@@ -56,13 +56,11 @@ def largest_batch(
         high = min(fails, default=None)
         if high is not None and high - low <= max(1, low // 64):
             break
-        near = sorted(measured, key=lambda b: abs(measured[b] - limit))[:2]
-        (one, other) = sorted(near)
+        one, other = sorted(sorted(measured, key=lambda b: abs(measured[b] - limit))[:2])
         slope = (measured[other] - measured[one]) / (other - one)
         guess = int(one + (limit - measured[one]) / slope) if slope > 0 else 2 * other
         guess = max(guess, low + 1)
         if high is not None:
-            # A guess that is known already says too little: one step into what is not known.
             guess = min(guess, high - 1)
         measured[guess] = bytes_of(guess)
     return max((b for b, size in measured.items() if size <= limit), default=0)
@@ -97,14 +95,7 @@ def run(options: argparse.Namespace) -> int:
     require(limit is not None, "this device does not tell its memory; say it with --memory GIB")
     assert limit is not None
     results = Results(run_context(options), options.json)
-    models = RandomModels.make(
-        options.target,
-        None,
-        DTypePolicy.of(options.dtype),
-        options.seed,
-        options.kernels,
-        options.weights,
-    )
+    models = random_models(options, options.target)
     pipeline = Pipeline(
         models.target, models.vqvae, kernels=options.kernels, filter_method=options.filter
     )
@@ -115,13 +106,13 @@ def run(options: argparse.Namespace) -> int:
         labels = np.arange(batch) % config.num_classes
         return make_request(labels, options.seed, sampling, config.pyramid)
 
-    def compiled(batch: int) -> Program:
-        return compile_program(
-            functools.partial(lower_whole, pipeline, TargetOnly(), sampling, request_of(batch))
-        )
+    programs: dict[int, Program] = {}
 
     def bytes_of(batch: int) -> int:
-        size = compiled(batch).memory_bytes
+        programs[batch] = compile_program(
+            functools.partial(lower_whole, pipeline, TargetOnly(), sampling, request_of(batch))
+        )
+        size = programs[batch].memory_bytes
         require(size is not None, "the compiler does not tell what a program needs here")
         assert size is not None
         results.add("program", target=options.target, batch=batch, program_bytes=size)
@@ -131,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
     ran = False
     if found:
         try:
-            jax.block_until_ready(compiled(found)(request=request_of(found)))
+            jax.block_until_ready(programs[found](request=request_of(found)))
             ran = True
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):

@@ -27,6 +27,7 @@ from benchmarks.command import (
     add_size_options,
     check_outputs,
     positive,
+    random_models,
     run_command,
     run_context,
     sampling_config,
@@ -45,7 +46,7 @@ from benchmarks.programs import (
     lower_tokens,
     lower_whole,
 )
-from benchmarks.random_models import RandomModels, draft_name, target_config
+from benchmarks.random_models import draft_name, target_config
 from benchmarks.report import report, write_report
 from benchmarks.results import Results
 from benchmarks.timing import host_fields, measure, measure_each
@@ -55,6 +56,7 @@ from sdvar_jax.config import DTypePolicy
 from sdvar_jax.decoding import Request, TargetOnly, make_request
 from sdvar_jax.decoding.speculative.cost_model import CostModel
 from sdvar_jax.decoding.speculative.state import Counters
+from sdvar_jax.decoding.statistics import acceptance_seen
 from sdvar_jax.decoding.window import Window
 from sdvar_jax.models.var.quantized import has_int8_weights
 from sdvar_jax.pipeline import Pipeline
@@ -82,13 +84,7 @@ class Suite:
         self._results, self._budget, self._repeats = results, budget, options.repeats
         self._sampling, self._seed = sampling_config(options), options.seed
         with budget.spend("models"):
-            self.models = RandomModels.make(
-                *names,
-                DTypePolicy.of(options.dtype),
-                options.seed,
-                options.kernels,
-                options.weights,
-            )
+            self.models = random_models(options, *names)
         self._pipeline = Pipeline(
             self.models.target,
             self.models.vqvae,
@@ -203,7 +199,7 @@ class Suite:
             **self._compile_fields(program),
             peak_bytes=peak_memory()[0],
         )
-        return _seen(counters)
+        return acceptance_seen(counters)
 
     def _compile_fields(self, program: Program) -> dict[str, float | int | None]:
         fields = program.compile_fields()
@@ -315,19 +311,12 @@ class Suite:
             return None
 
 
-def _seen(runs: Sequence[Counters | None]) -> tuple[int, int]:
-    """Drafted scales accepted and judged in all runs together."""
-    counters = [run for run in runs if run is not None]
-    accepted = sum(int(np.sum(run.accepted)) for run in counters)
-    return accepted, accepted + sum(int(np.sum(run.rejected)) for run in counters)
-
-
 def _counts(runs: Sequence[Counters | None]) -> dict[str, object]:
     """Calls a run and acceptance of all runs together, of a speculative decoder."""
     counters = [run for run in runs if run is not None]
     if not counters:
         return {}
-    accepted, judged = _seen(counters)
+    accepted, judged = acceptance_seen(counters)
     return {
         "acceptance": accepted / judged if judged else None,
         "target_calls": float(np.mean([run.target_calls for run in counters])),

@@ -54,9 +54,7 @@ def first_image(options: argparse.Namespace, began: float) -> dict[str, float]:
     """
     import jax
 
-    from benchmarks.command import sampling_config
-    from benchmarks.random_models import RandomModels
-    from sdvar_jax.config import DTypePolicy
+    from benchmarks.command import random_models, sampling_config
     from sdvar_jax.pipeline import Pipeline
 
     steps = {"start_seconds": time.time() - began}
@@ -64,14 +62,7 @@ def first_image(options: argparse.Namespace, began: float) -> dict[str, float]:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     start = time.perf_counter()
-    models = RandomModels.make(
-        options.target,
-        None,
-        DTypePolicy.of(options.dtype),
-        options.seed,
-        options.kernels,
-        options.weights,
-    )
+    models = random_models(options, options.target)
     steps["weights_seconds"] = time.perf_counter() - start
     start = time.perf_counter()
     pipeline = Pipeline(

@@ -20,6 +20,7 @@ from benchmarks.command import (
     add_run_options,
     add_size_options,
     check_outputs,
+    random_models,
     run_command,
     run_context,
     sampling_config,
@@ -203,10 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints cost models."""
     options = build_parser().parse_args(arguments)
     check_outputs(options)
-    dtypes = DTypePolicy.of(options.dtype)
+    DTypePolicy.of(options.dtype)  # a wrong name is told before the results file is made
     results = Results(run_context(options), options.json)
     names = (options.target, draft_name(options.draft, options.target))
-    models = RandomModels.make(*names, dtypes, options.seed, options.kernels, options.weights)
+    models = random_models(options, *names)
     measurement = CostMeasurement(
         models,
         names,

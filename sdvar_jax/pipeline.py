@@ -25,7 +25,7 @@ from sdvar_jax.decoding import (
     TokenSampling,
     make_request,
 )
-from sdvar_jax.decoding.statistics import DecodingStatistics
+from sdvar_jax.decoding.statistics import DecodingStatistics, acceptance_seen
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import VAR, VQVAE
 from sdvar_jax.models.var.kernels import AUTO, FUSED
@@ -117,13 +117,9 @@ def _acceptance_seen(
     batches: Sequence[Decoded], earlier: DecodingStatistics | None
 ) -> tuple[float, float]:
     """Drafted scales accepted and judged in earlier requests and in the batches so far."""
-    accepted, judged = (0, 0) if earlier is None else earlier.acceptance_seen
-    for decoded in batches:
-        if decoded.counters is not None:
-            passed = int(np.sum(decoded.counters.accepted))
-            accepted += passed
-            judged += passed + int(np.sum(decoded.counters.rejected))
-    return float(accepted), float(judged)
+    before = (0, 0) if earlier is None else earlier.acceptance_seen
+    now = acceptance_seen(decoded.counters for decoded in batches)
+    return float(before[0] + now[0]), float(before[1] + now[1])
 
 
 def check_settings(

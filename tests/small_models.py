@@ -2,10 +2,12 @@
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 
 from sdvar_jax.checkpoint.assembly import abstract_arrays, assemble
 from sdvar_jax.config import ScalePyramid, VARConfig, VQVAEConfig
+from sdvar_jax.models import block_causal_mask
 
 SMALL_PYRAMID = ScalePyramid((1, 2, 3))
 SMALL_CLASSES = 10
@@ -62,3 +64,19 @@ def small_target():
 
 def small_draft():
     return small_model(small_var_config(width=16), 3)
+
+
+def hidden_over_windows(model, windows, rows=3):
+    """Hidden states of the windows, one after the other over one cache, and the cache."""
+    random, pyramid = np.random.default_rng(0), model.config.pyramid
+    modulations = model.modulations(jnp.asarray([1, 4, 10][:rows]))
+    cache = model.make_cache(rows)
+    outs = []
+    for start, stop in windows:
+        offset, end = pyramid.offsets[start], pyramid.offsets[stop]
+        shape = (rows, end - offset, model.config.width)
+        x = jnp.asarray(random.standard_normal(shape), jnp.float32)
+        mask = None if stop - start == 1 else block_causal_mask(pyramid, start, stop)
+        x, cache = model.hidden(x, modulations, cache, offset, mask)
+        outs.append(x)
+    return outs, cache

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from sdvar_jax.config import ScalePyramid
 from sdvar_jax.decoding.speculative.state import MAKER_NAMES, Counters
+
+
+def acceptance_seen(runs: Iterable[Counters | None]) -> tuple[int, int]:
+    """Drafted scales accepted and judged (accepted, or the first to be rejected) in all runs."""
+    counters = [run for run in runs if run is not None]
+    accepted = sum(int(np.sum(run.accepted)) for run in counters)
+    return accepted, accepted + sum(int(np.sum(run.rejected)) for run in counters)
 
 
 @dataclasses.dataclass(frozen=True)

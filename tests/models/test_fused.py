@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_models import (
+    hidden_over_windows,
     small_draft,
     small_model,
     small_target,
@@ -31,21 +32,6 @@ def config(**options):
     return small_var_config(width=64, depth=2, heads=4, pyramid=PYRAMID, **options)
 
 
-def run(model, windows, rows=3):
-    """Hidden states of the windows, one after the other over one cache, and the cache."""
-    random = np.random.default_rng(0)
-    modulations = model.modulations(jnp.asarray([1, 4, 10][:rows]))
-    cache = model.make_cache(rows)
-    outs = []
-    for start, stop in windows:
-        offset, end = PYRAMID.offsets[start], PYRAMID.offsets[stop]
-        x = jnp.asarray(random.standard_normal((rows, end - offset, 64)), jnp.float32)
-        mask = None if stop - start == 1 else block_causal_mask(PYRAMID, start, stop)
-        x, cache = model.hidden(x, modulations, cache, offset, mask)
-        outs.append(x)
-    return outs, cache
-
-
 @pytest.mark.parametrize("options", [{}, {"attn_l2_norm": False}, {"shared_aln": True}])
 @pytest.mark.parametrize(
     "windows",
@@ -54,8 +40,8 @@ def run(model, windows, rows=3):
 )
 def test_windows_over_the_cache(windows, options):
     model = small_model(config(**options))
-    wanted, wanted_cache = run(model, windows)
-    got, cache = run(with_kernels(model, INTERPRETED), windows)
+    wanted, wanted_cache = hidden_over_windows(model, windows)
+    got, cache = hidden_over_windows(with_kernels(model, INTERPRETED), windows)
     for one, other in zip(got, wanted, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
     for one, other in zip(jax.tree.leaves(cache), jax.tree.leaves(wanted_cache), strict=True):
@@ -85,9 +71,9 @@ class TestScanned:
     @pytest.mark.parametrize("windows", [[(0, 1), (1, 3), (3, 5)], [(0, 5)]])
     def test_windows_over_the_cache(self, windows, options):
         model = small_model(config(**options))
-        wanted, _ = run(model, windows)
+        wanted, _ = hidden_over_windows(model, windows)
         stacked = prepared(with_kernels(model, SCANNED))
-        got, cache = run(stacked, windows)
+        got, cache = hidden_over_windows(stacked, windows)
         assert cache.keys[0].shape == (2, 3, PYRAMID.total_length, 4, 16)
         for one, other in zip(got, wanted, strict=True):
             np.testing.assert_allclose(one, other, atol=2e-5)
