@@ -7,6 +7,7 @@ attention implementations is installed; random weights on both sides.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import io
 import math
@@ -26,14 +27,19 @@ from sdvar_jax.sampling import SamplingConfig
 _FILES = ("dist.py", "models/__init__.py", "models/var.py", "models/vqvae.py")
 # Every scale has its own shapes, and one program each.
 _MOST_PROGRAMS = 256
+_MEMORY_LIMIT = "XLA_CLIENT_MEM_FRACTION"
 
 
 def share_device() -> None:
     """Lets both libraries use one device; call it before JAX is first used.
 
-    Neither may take the device's memory in advance.
+    Neither may take the device's memory in advance, and JAX, which keeps what it once took, leaves
+    more than half of it to the original; a user's own limit stands.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    # JAX refuses to start where both names are set.
+    if not {_MEMORY_LIMIT, "XLA_PYTHON_CLIENT_MEM_FRACTION"} & os.environ.keys():
+        os.environ[_MEMORY_LIMIT] = "0.4"
 
 
 def check_repo(path: Path) -> Path:
@@ -121,6 +127,11 @@ class PyTorchPeer:
             parameter.normal_(0.0, math.prod(parameter.shape[1:]) ** -0.5)
 
     @property
+    def version(self) -> str:
+        """Of PyTorch."""
+        return str(self._torch.__version__)
+
+    @property
     def attention(self) -> str:
         """Which of the original's attention implementations runs."""
         attention = self._var.blocks[0].attn
@@ -182,6 +193,7 @@ class PyTorchPeer:
     def release(self) -> None:
         """Gives the device's memory back."""
         del self._vae, self._var
+        gc.collect()
         if self._on_gpu:
             self._torch.cuda.empty_cache()
 
@@ -199,22 +211,27 @@ def measure_peer(
     seed: int = 0,
 ) -> None:
     """Times the original at every batch size, with ratios to target-only of the same run."""
-    peer = None
-    for variant in ("eager", "torch.compile") if compiled else ("eager",):
-        try:
-            if peer is None:
-                peer = PyTorchPeer(repo, config, sampling, seed)
-            if variant == "torch.compile":
-                peer.compile()
-            for batch in batches:
-                _measure_batch(peer, name, batch, variant, results, repeats)
-        except Exception as error:
-            # Another library's failure, whatever it is, must not take our own results with it.
-            first_line = next(iter(str(error).splitlines()), "")
-            reason = f"{type(error).__name__}: {first_line}"
-            results.add("skipped", what=f"PyTorch original, {name}, {variant}", reason=reason)
-    if peer is not None:
+    with _told(results, f"PyTorch original, {name}"):
+        peer = PyTorchPeer(repo, config, sampling, seed)
+        for variant in ("eager", "torch.compile") if compiled else ("eager",):
+            what = f"PyTorch original, {name}, {variant}"
+            with _told(results, what):
+                if variant == "torch.compile":
+                    peer.compile()
+                for batch in batches:
+                    with _told(results, f"{what}, batch {batch}"):
+                        _measure_batch(peer, name, batch, variant, results, repeats)
         peer.release()
+
+
+@contextlib.contextmanager
+def _told(results: Results, what: str) -> Iterator[None]:
+    """Writes down another library's failure, which must not take our own results with it."""
+    try:
+        yield
+    except Exception as error:
+        first_line = next(iter(str(error).splitlines()), "")
+        results.add("skipped", what=what, reason=f"{type(error).__name__}: {first_line}")
 
 
 def _measure_batch(
@@ -237,6 +254,7 @@ def _measure_batch(
         batch=batch,
         variant=variant,
         attention=peer.attention,
+        torch=peer.version,
         **timing.fields(),
         images_per_second=batch / timing.seconds,
         peak_bytes=peer.peak_bytes(),

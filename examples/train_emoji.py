@@ -85,6 +85,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--learning-rate", type=float, help="of target and draft, instead of the preset's"
     )
+    parser.add_argument(
+        "--scale-power",
+        type=float,
+        help="a scale of n tokens weighs n to this power in the loss of target and draft, instead "
+        "of the preset's",
+    )
     parser.add_argument("--cfg", type=float, default=EMOJI_SAMPLING.cfg, help="guidance of samples")
     parser.add_argument("--top-k", type=int, default=EMOJI_SAMPLING.top_k)
     parser.add_argument("--top-p", type=float, default=EMOJI_SAMPLING.top_p)
@@ -282,6 +288,8 @@ def main() -> None:
         if args.learning_rate:
             rate = dataclasses.replace(config.optimizer, learning_rate=args.learning_rate)
             config = dataclasses.replace(config, optimizer=rate)
+        if args.scale_power is not None:
+            config = dataclasses.replace(config, scale_power=args.scale_power)
         config = dataclasses.replace(config, scales=args.scales)
         made = train_var(
             tokens,

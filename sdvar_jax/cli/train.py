@@ -267,6 +267,17 @@ def train_var_command(
             rich_help_panel=OPTIMIZER,
         ),
     ] = None,
+    own_tokens: Annotated[
+        float | None,
+        typer.Option(
+            "--own-tokens",
+            metavar="SHARE",
+            help="Largest share of tokens of scales 2 to 5 in the input that the model draws "
+            "itself, so that it learns to make one picture of what it drew (scheduled sampling).",
+            show_default="the preset's",
+            rich_help_panel=OPTIMIZER,
+        ),
+    ] = None,
     scales: Annotated[
         int | None,
         typer.Option(
@@ -327,6 +338,7 @@ def train_var_command(
         shape=shape,
         balance=None if balance is None else str(balance),
         token_noise=token_noise,
+        own_tokens=own_tokens,
         scales=scales,
         start=None if start is None else start.config,
     )
@@ -552,6 +564,7 @@ def var_training(
     shape: Mapping[str, Any],
     balance: str | None = None,
     token_noise: float | None = None,
+    own_tokens: float | None = None,
     scales: int | None = None,
     start: VARConfig | None = None,
 ) -> VARTrainingConfig:
@@ -565,6 +578,7 @@ def var_training(
       shape: depth, width and heads, None where not said.
       balance: how often pictures are drawn.
       token_noise: largest share of disturbed tokens.
+      own_tokens: largest share of tokens that the model draws itself.
       scales: to train on, from the first one on; None for what the preset says.
       start: shapes of the model to go on from; they are taken as they are.
 
@@ -572,7 +586,7 @@ def var_training(
       SdvarError: the preset is unknown, or a setting is out of range.
     """
     from sdvar_jax.config import PRESETS, VARConfig
-    from sdvar_jax.training import TokenNoiseConfig, VARTrainingConfig
+    from sdvar_jax.training import VARTrainingConfig
     from sdvar_jax.training.presets import emoji_draft_training, emoji_target_training
 
     check_var_preset(preset)
@@ -602,7 +616,9 @@ def var_training(
             num_classes=num_classes,
             **said,
         )
-    noise = None if token_noise is None else TokenNoiseConfig(share=token_noise)
+    noise = dataclasses.replace(
+        base.token_noise, **_said({"share": token_noise, "own_share": own_tokens})
+    )
     config: VARTrainingConfig = options.applied(
         base, model=model, balance=balance, token_noise=noise, scales=scales
     )

@@ -24,7 +24,7 @@ EMOJI_VQVAE = VQVAEConfig(
 )
 """64 px, f_hat 16x16."""
 
-EMOJI_SAMPLING = SamplingConfig(cfg=1.5, top_k=0, top_p=0.4)
+EMOJI_SAMPLING = SamplingConfig(cfg=1.5, top_k=0, top_p=0.5)
 """Small models leave much probability on unlikely tokens; a low top-p keeps shapes whole."""
 
 
@@ -107,7 +107,7 @@ def emoji_target_training(
             learning_rate=1e-3, weight_decay=0.05, warmup_steps=150, clip_norm=1.0
         ),
         scale_power=0.25,
-        token_noise=TokenNoiseConfig(share=0.1, strength=1.0),
+        token_noise=TokenNoiseConfig(share=0.1, strength=1.0, own_share=0.7, own_scales=5),
         balance="class",
         class_power=0.5,
         remat=False,

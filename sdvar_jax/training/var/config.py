@@ -14,22 +14,41 @@ from sdvar_jax.training.var.attention import ATTENTIONS
 class TokenNoiseConfig:
     """Teacher forcing from tokens that are a little off (self-correction).
 
-    In sampling a scale is made from scales that the model drew itself and that no picture has. So
-    that training sees such prefixes, some tokens of the input are taken nearest to a disturbed
-    vector, and the wanted tokens of later scales are those that make the best of it, as the
-    tokenizer itself would.
+    In sampling a scale is made from scales that the model drew itself and that no picture has: the
+    tokens of a scale are drawn independently, so that the second scale can mix several pictures.
+    So that training sees such prefixes, some tokens of the input are taken nearest to a disturbed
+    vector, or drawn by the model itself from the scales so far (scheduled sampling), and the wanted
+    tokens of later scales are those that make the best of it, as the tokenizer itself would.
 
     Attributes:
       share: largest share of disturbed tokens; each picture draws its own share from 0 to this.
       strength: of the disturbance, in units of the quantization error at that scale.
+      own_share: largest share of tokens that the model draws itself, likewise.
+      own_scales: the last scale with own tokens, counted from 1. The first one has none. Each costs
+        a forward pass of the scales up to it, which the first few hardly do.
     """
 
     share: float = 0.0
     strength: float = 1.0
+    own_share: float = 0.0
+    own_scales: int = 5
 
     def __post_init__(self) -> None:
         require(0 <= self.share <= 1, f"token_noise.share must lie in 0..1, got {self.share}")
         require(self.strength >= 0, f"token_noise.strength must not be negative: {self.strength}")
+        require(
+            0 <= self.own_share <= 1,
+            f"token_noise.own_share must lie in 0..1, got {self.own_share}",
+        )
+        require(
+            self.own_scales >= 2,
+            f"token_noise.own_scales must be at least 2, got {self.own_scales}",
+        )
+
+    @property
+    def active(self) -> bool:
+        """Whether any token is changed."""
+        return self.share > 0 or self.own_share > 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import chex
 import jax
@@ -17,6 +17,9 @@ from sdvar_jax.models.resize import resize_area
 from sdvar_jax.training.state import model_params
 from sdvar_jax.training.templates import build_vqvae
 from sdvar_jax.training.var.config import TokenNoiseConfig
+
+Draw = Callable[[jax.Array, int, jax.Array], jax.Array]
+"""Tokens [batch, side**2] of a scale from the inputs of the scales up to it, its number, a key."""
 
 _BATCH = 256
 
@@ -110,6 +113,7 @@ def noisy_inputs(
     noise: TokenNoiseConfig,
     key: jax.Array,
     scales: int | None = None,
+    draw: Draw | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Teacher-forcing inputs from tokens that are a little off, and what is wanted at each scale.
 
@@ -119,6 +123,7 @@ def noisy_inputs(
       noise: how far off.
       key: of the disturbance.
       scales: make the first so many alone; None for all.
+      draw: the model's own tokens, for ``noise.own_share``.
 
     Returns:
       Wanted tokens int32 [batch, total_length]: at every scale those nearest to what the disturbed
@@ -130,7 +135,8 @@ def noisy_inputs(
     rest, f_hat = features, jnp.zeros_like(features)
     share_key, key = jax.random.split(key)
     share = noise.share * jax.random.uniform(share_key, (batch, 1, 1))
-    wanted, f_hats = [], []
+    own_share = noise.own_share * jax.random.uniform(jax.random.fold_in(share_key, 1), (batch, 1))
+    wanted, inputs = [], []
     for scale, side in enumerate(config.pyramid.sides[:scales]):
         vectors = resize_area(rest, side).reshape(batch, side * side, config.latent_channels)
         best = quantizer.nearest(vectors)  # [batch, side**2]
@@ -139,8 +145,13 @@ def noisy_inputs(
         disturbed = jax.random.uniform(coin_key, (batch, side * side, 1)) < share
         offset = noise.strength * jnp.sqrt(error) * jax.random.normal(noise_key, vectors.shape)
         chosen = quantizer.nearest(vectors + jnp.where(disturbed, offset, 0.0))
+        if scale > 0:
+            inputs.append(quantizer.scale_input(f_hat, scale))  # [batch, side**2, channels]
+        if draw is not None and noise.own_share > 0 and 0 < scale < noise.own_scales:
+            own_coin, own_key = jax.random.split(jax.random.fold_in(coin_key, 1))
+            own = draw(jnp.concatenate(inputs, axis=1), scale, own_key)
+            chosen = jnp.where(jax.random.uniform(own_coin, own.shape) < own_share, own, chosen)
         added = quantizer.residual(quantizer.embed(chosen), scale)
         f_hat, rest = f_hat + added, rest - added
         wanted.append(best)
-        f_hats.append(f_hat)
-    return jnp.concatenate(wanted, axis=1), quantizer.teacher_forcing_inputs(jnp.stack(f_hats))
+    return jnp.concatenate(wanted, axis=1), jnp.concatenate(inputs, axis=1)

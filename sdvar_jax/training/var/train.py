@@ -32,7 +32,13 @@ from sdvar_jax.training.var.evaluate import make_var_evaluation
 from sdvar_jax.training.var.forward import all_logits, drop_path
 from sdvar_jax.training.var.loss import drop_labels, position_weights, token_losses
 from sdvar_jax.training.var.quantizer import FrozenQuantizer
-from sdvar_jax.training.var.tokens import TokenSet, inputs_of_tokens, noisy_inputs, tokenize_set
+from sdvar_jax.training.var.tokens import (
+    Draw,
+    TokenSet,
+    inputs_of_tokens,
+    noisy_inputs,
+    tokenize_set,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +58,19 @@ class TrainedVAR:
     attention: str
 
 
+def own_tokens(model: VAR, labels: jax.Array) -> Draw:
+    """Draws from the model's own distribution, without guidance or filtering."""
+
+    def draw(inputs: jax.Array, scale: int, key: jax.Array) -> jax.Array:
+        # One block compiled once and run ``depth`` times: these passes are short.
+        logits = all_logits(model, labels, inputs, scan=True, scales=scale + 1)
+        return jax.random.categorical(
+            key, logits[:, model.config.pyramid.window(scale, scale + 1)]
+        )  # [batch, side**2]
+
+    return draw
+
+
 def var_task(config: VARTrainingConfig, quantizer: FrozenQuantizer, attention: str) -> Task:
     """The loss of a batch {"tokens" or "features", "labels"}; ``frozen`` is the quantizer's."""
     model_config, dtypes = config.model, config.run.dtypes
@@ -65,20 +84,27 @@ def var_task(config: VARTrainingConfig, quantizer: FrozenQuantizer, attention: s
         label_key, depth_key, noise_key = jax.random.split(key, 3)
         model = build_var(model_config, params, dtypes)
         tokenizer = quantizer.build(frozen)
+        labels = drop_labels(
+            batch["labels"], model_config.unconditional_label, model_config.label_dropout, label_key
+        )
         if "features" in batch:
+            fixed = build_var(model_config, jax.lax.stop_gradient(params), dtypes)
             tokens, inputs = noisy_inputs(
-                tokenizer, batch["features"], config.token_noise, noise_key, config.scales
+                tokenizer,
+                batch["features"],
+                config.token_noise,
+                noise_key,
+                config.scales,
+                own_tokens(fixed, labels),
             )
         else:
             tokens = batch["tokens"].astype(jnp.int32)
             inputs = inputs_of_tokens(tokenizer, tokens)
             tokens = tokens[:, : pyramid.total_length]
             inputs = inputs[:, : pyramid.total_length - pyramid.first_length]
-        size = tokens.shape[0]
-        labels = drop_labels(
-            batch["labels"], model_config.unconditional_label, model_config.label_dropout, label_key
+        keeps = drop_path(
+            model_config.drop_path_rate, model_config.depth, tokens.shape[0], depth_key
         )
-        keeps = drop_path(model_config.drop_path_rate, model_config.depth, size, depth_key)
         logits = all_logits(
             model,
             labels,
@@ -137,7 +163,7 @@ def train_var(
         classes in (0, config.model.num_classes),
         f"the set has {classes} classes and the model {config.model.num_classes}",
     )
-    noisy = config.token_noise.share > 0
+    noisy = config.token_noise.active
     tokens = as_tokens(dataset, vqvae, features=noisy)
     require(
         not noisy or tokens.features is not None,

@@ -74,3 +74,34 @@ def test_a_frozen_quantizer_takes_no_gradient(vqvae, tokens):
 
     for gradient in jax.tree.leaves(jax.jit(jax.grad(total))(dict(frozen.params))):
         assert not np.any(gradient)
+
+
+def test_own_tokens_take_the_pictures_place_and_later_scales_make_the_best_of_it(vqvae, tokens):
+    features = jnp.asarray(tokens.features)
+    noise = TokenNoiseConfig(own_share=1.0, own_scales=2)
+    seen = {}
+
+    def draw(inputs, scale, key):
+        del key
+        seen[scale] = inputs.shape
+        return jnp.full((len(features), PYRAMID.lengths[scale]), 3, jnp.int32)
+
+    got, inputs = noisy_inputs(vqvae.quantizer, features, noise, jax.random.key(0), draw=draw)
+    # The second of the three scales alone is drawn, from its own input.
+    assert seen == {1: (len(features), PYRAMID.lengths[1], 4)}
+    # Up to there everything is the tokenizer's.
+    upto = PYRAMID.window(0, 2).stop
+    np.testing.assert_array_equal(got[:, :upto], tokens.tokens[:, :upto])
+    # A picture that drew a share of s has about that share of token 3 in the scale, and what the
+    # third scale wants is nearest to what these tokens have left.
+    clean = INPUTS(vqvae.quantizer, jnp.asarray(tokens.tokens))
+    second, third = PYRAMID.window(1, 2), PYRAMID.window(2, 3)
+    np.testing.assert_allclose(
+        inputs[:, second.start - 1 : second.stop - 1],
+        clean[:, second.start - 1 : second.stop - 1],
+        atol=1e-5,
+    )
+    assert (np.abs(inputs - clean)[:, third.start - 1 :] > 1e-3).mean() > 0.1
+    left = resize_area(features, PYRAMID.sides[2]).reshape(len(features), -1, 4)
+    left -= inputs[:, third.start - 1 : third.stop - 1]
+    np.testing.assert_array_equal(got[:, third], vqvae.quantizer.nearest(left))

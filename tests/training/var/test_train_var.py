@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from training_models import VAR_CONFIG
+from training_models import PYRAMID, VAR_CONFIG
 
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import VAR
@@ -19,8 +19,10 @@ from sdvar_jax.training import (
     train_var,
 )
 from sdvar_jax.training.sharding import data_mesh
+from sdvar_jax.training.var.forward import all_logits
 from sdvar_jax.training.var.loss import token_losses
 from sdvar_jax.training.var.tokens import inputs_of_tokens
+from sdvar_jax.training.var.train import own_tokens
 
 CONFIG = VARTrainingConfig(
     model=VAR_CONFIG,
@@ -71,16 +73,18 @@ def test_eight_devices_give_the_losses_of_one(trained, tokens, vqvae):
     )
 
 
-def test_token_noise_needs_features(tokens, vqvae):
-    config = dataclasses.replace(CONFIG, token_noise=TokenNoiseConfig(0.5))
+@pytest.mark.parametrize("noise", [TokenNoiseConfig(0.5), TokenNoiseConfig(own_share=0.5)])
+def test_token_noise_needs_features(tokens, vqvae, noise):
+    config = dataclasses.replace(CONFIG, token_noise=noise)
     bare = dataclasses.replace(tokens, features=None)
     with pytest.raises(SdvarError, match="token noise needs the encoder's features"):
         train_var(bare, vqvae, config)
 
 
-def test_token_noise_trains_from_features(tokens, vqvae, one_device):
+@pytest.mark.parametrize("noise", [TokenNoiseConfig(0.5), TokenNoiseConfig(own_share=0.5)])
+def test_token_noise_trains_from_features(tokens, vqvae, one_device, noise):
     run = dataclasses.replace(CONFIG.run, steps=15)
-    config = dataclasses.replace(CONFIG, run=run, token_noise=TokenNoiseConfig(0.5))
+    config = dataclasses.replace(CONFIG, run=run, token_noise=noise)
     losses = train_var(tokens, vqvae, config, mesh=one_device, progress=False).fit.history["loss"]
     assert losses[-3:].mean() < 0.9 * losses[0]
 
@@ -100,6 +104,35 @@ def test_training_on_the_first_scales_leaves_the_rest_as_it_was(tokens, vqvae, o
     for moment in last:
         assert np.abs(moment[: config.trained_pyramid.total_length]).max() > 0
         np.testing.assert_array_equal(moment[config.trained_pyramid.total_length :], 0.0)
+
+
+def test_own_tokens_follow_the_models_own_distribution(trained):
+    labels = jnp.asarray([0] * 400)
+    inputs = jnp.zeros((400, PYRAMID.lengths[1], trained.model.config.latent_channels))
+
+    @nnx.jit
+    def drawn(model):
+        tokens = own_tokens(model, labels)(inputs, 1, jax.random.key(0))
+        logits = all_logits(model, labels[:1], inputs[:1], scales=2)[0, PYRAMID.window(1, 2)]
+        return tokens, jax.nn.softmax(logits)
+
+    tokens, wanted = drawn(trained.model)  # [400, length], [length, vocab]
+    assert tokens.shape == (400, PYRAMID.lengths[1])
+    shares = jax.nn.one_hot(tokens, wanted.shape[-1]).mean(axis=0)
+    # Half the absolute difference of two distributions; 400 draws of 16 tokens leave about 0.05.
+    assert float(0.5 * jnp.abs(shares - wanted).sum(-1).max()) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"own_share": 1.5}, "own_share must lie in 0..1"),
+        ({"own_scales": 1}, "own_scales must be at least 2"),
+    ],
+)
+def test_own_tokens_that_cannot_be_are_refused(settings, said):
+    with pytest.raises(SdvarError, match=said):
+        TokenNoiseConfig(**settings)
 
 
 @pytest.mark.parametrize("scales", [1, 4])
