@@ -1,6 +1,9 @@
-"""The short table of decoders, as the README shows it, from a ``table.json``.
+"""The short table of decoders, as the README shows it, from the ``table.json`` of one or more runs.
 
-python -m benchmarks.decoders_summary docs/results/emoji/decoders.json
+    cd docs/results/emoji
+    python -m benchmarks.decoders_summary decoders.json decoders_rest.json
+
+Rows may be spread over runs (``--only``); each is compared with the target of its own run.
 """
 
 from __future__ import annotations
@@ -22,18 +25,22 @@ ROWS = (
     "draft",
     "exact, gamma 3",
     "exact, gamma 9",
+    "exact up to scale 3, then draft",
     "exact up to scale 5, then draft",
     "exact up to scale 7, then draft",
+    "residual, gamma 9",
     "match 0.5, gamma 3",
     "match 0.5, gamma 9",
     "match 0.7, gamma 9",
     "match 0.9, gamma 9",
     "match 0.5 up to scale 5, then draft",
     "refine 1",
-    "handoff: target up to scale 5, then draft",
-    "handoff: draft up to scale 5, then target",
+    "handoff: target up to scale 3, then draft",
+    "handoff: draft up to scale 3, then target",
     "handoff: target up to scale 7, then draft",
     "handoff: draft up to scale 7, then target",
+    "handoff: target up to scale 9, then draft",
+    "handoff: draft up to scale 9, then target",
 )
 
 
@@ -41,11 +48,23 @@ def _percent(value: float) -> str:
     return f"{value:+.0%}".replace("%", " %").replace("-", "−")  # noqa: RUF001
 
 
-def summary(records: Sequence[Mapping[str, Any]], batches: tuple[int, ...] = (1, 32)) -> str:
-    """The Markdown table of the rows in ``ROWS`` that were measured."""
-    measured = {record["row"]: record for record in records if record["kind"] == "row"}
-    require("target" in measured, "the results have no row `target`; run benchmarks.decoders_table")
-    target = measured["target"]
+Records = Sequence[Mapping[str, Any]]
+
+
+def summary(runs: Sequence[Records], batches: tuple[int, ...] = (1, 32)) -> str:
+    """The Markdown table of the rows in ``ROWS`` that were measured in any of the runs.
+
+    Of a row that several runs have, the first one's is shown.
+    """
+    measured: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+    for records in runs:
+        rows_of_run = {record["row"]: record for record in records if record["kind"] == "row"}
+        require(
+            "target" in rows_of_run,
+            "the results have no row `target`; run benchmarks.decoders_table",
+        )
+        for name, record in rows_of_run.items():
+            measured.setdefault(name, (record, rows_of_run["target"]))
     together = " / ".join(map(str, batches))
     columns = {
         "decoder": "decoder",
@@ -60,7 +79,7 @@ def summary(records: Sequence[Mapping[str, Any]], batches: tuple[int, ...] = (1,
     for name in ROWS:
         if name not in measured:
             continue
-        record = measured[name]
+        record, target = measured[name]
         accepted = [record.get(f"b{batch}_acceptance") for batch in batches]
         rows.append(
             {
@@ -88,15 +107,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.decoders_summary", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("results", type=Path, help="table.json of benchmarks.decoders_table")
+    parser.add_argument(
+        "results", type=Path, nargs="+", help="table.json of benchmarks.decoders_table"
+    )
     options = parser.parse_args(arguments)
+    print(summary([_records(file) for file in options.results]))
+
+
+def _records(file: Path) -> Records:
     try:
-        records = json.loads(options.results.read_text(encoding="utf-8"))["records"]
+        records: Records = json.loads(file.read_text(encoding="utf-8"))["records"]
     except (OSError, ValueError, KeyError) as error:
-        raise SdvarError(
-            f"{options.results} is no table.json of benchmarks.decoders_table"
-        ) from error
-    print(summary(records))
+        raise SdvarError(f"{file} is no table.json of benchmarks.decoders_table") from error
+    return records
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.command import (
     add_run_options,
@@ -45,8 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def first_image(options: argparse.Namespace, began: float) -> dict[str, float]:
-    """In the child: seconds of each step up to the first image.
+def first_image(options: argparse.Namespace, began: float) -> dict[str, Any]:
+    """In the child: seconds of each step up to the first image, and the device.
 
     Args:
       options: the command line's; the first batch size counts.
@@ -56,6 +57,7 @@ def first_image(options: argparse.Namespace, began: float) -> dict[str, float]:
 
     from benchmarks.command import random_models, sampling_config
     from sdvar_jax.pipeline import Pipeline
+    from sdvar_jax.runtime.memory import describe_devices
 
     steps = {"start_seconds": time.time() - began}
     jax.config.update("jax_compilation_cache_dir", str(options.cache))
@@ -75,7 +77,7 @@ def first_image(options: argparse.Namespace, began: float) -> dict[str, float]:
     steps["trace_and_compile_seconds"] = result.timings["compile"]
     steps["sample_seconds"] = time.perf_counter() - start - result.timings["compile"]
     steps["first_image_seconds"] = time.time() - began
-    return steps
+    return {"device": describe_devices(), **steps}
 
 
 def _run_child(options: argparse.Namespace, arguments: Sequence[str], cache: str) -> dict:

@@ -91,6 +91,12 @@ def arguments() -> argparse.Namespace:
         help="a scale of n tokens weighs n to this power in the loss of target and draft, instead "
         "of the preset's",
     )
+    parser.add_argument(
+        "--own-tokens",
+        type=float,
+        help="largest share of tokens that target and draft draw themselves in the input, instead "
+        "of the preset's",
+    )
     parser.add_argument("--cfg", type=float, default=EMOJI_SAMPLING.cfg, help="guidance of samples")
     parser.add_argument("--top-k", type=int, default=EMOJI_SAMPLING.top_k)
     parser.add_argument("--top-p", type=float, default=EMOJI_SAMPLING.top_p)
@@ -290,6 +296,9 @@ def main() -> None:
             config = dataclasses.replace(config, optimizer=rate)
         if args.scale_power is not None:
             config = dataclasses.replace(config, scale_power=args.scale_power)
+        if args.own_tokens is not None:
+            noise = dataclasses.replace(config.token_noise, own_share=args.own_tokens)
+            config = dataclasses.replace(config, token_noise=noise)
         config = dataclasses.replace(config, scales=args.scales)
         made = train_var(
             tokens,
