@@ -210,7 +210,7 @@ def test_decoders_with_and_without_a_draft_share_the_program_of_the_images():
 def test_adaptive_windows_go_by_what_an_earlier_request_saw():
     """The draft agrees with nothing: a first request tries it out, a later one does not."""
     pair = Pipeline(small_target(), small_vqvae(), small_draft())
-    decoder = Speculative(gamma="adaptive", adaptive_gammas=(0, 2))
+    decoder = Speculative(gamma="adaptive", adaptive_gammas=(0, 2), adaptive_overhead=0.5)
     first = pair.sample(LABELS, seed=5, decoder=decoder)
     accepted, judged = first.statistics.acceptance_seen
     assert accepted < judged

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from sdvar_jax.config import ScalePyramid
 from sdvar_jax.config.validation import require
@@ -175,28 +176,92 @@ def _window_costs(
     return costs, saved
 
 
+def _until(forward: ForwardCost, pyramid: ScalePyramid) -> jax.Array:
+    """Seconds of all scales before each, one forward a scale, float32 [num_scales + 1]."""
+    seconds = np.cumsum([0.0, *map(forward.seconds, pyramid.lengths)])
+    return jnp.asarray(seconds, jnp.float32)
+
+
+class Spent(struct.PyTreeNode):
+    """What a run has done so far, as the cost model counts it; int32 scalars.
+
+    Attributes:
+      committed: scales that are made.
+      draft_length: scales that the draft's KV cache holds.
+      draft_calls: forwards of the draft.
+      draft_tokens: positions that they computed for one sample.
+      target_calls: forwards of the target.
+      target_tokens: likewise.
+    """
+
+    committed: jax.Array
+    draft_length: jax.Array
+    draft_calls: jax.Array
+    draft_tokens: jax.Array
+    target_calls: jax.Array
+    target_tokens: jax.Array
+
+    def lost(self, cost: CostModel, pyramid: ScalePyramid) -> jax.Array:
+        """Seconds more than the target alone would have taken; below 0 where time was saved."""
+        spent = (
+            cost.draft.fixed * self.draft_calls
+            + cost.draft.per_token * self.draft_tokens
+            + cost.target.fixed * self.target_calls
+            + cost.target.per_token * self.target_tokens
+        )
+        return spent - _until(cost.target, pyramid)[self.committed]
+
+
 def choose_window(
     plan: WindowPlan,
     pyramid: ScalePyramid,
     cost: CostModel,
-    start: jax.Array,
+    spent: Spent,
     acceptance: jax.Array,
+    proven: jax.Array,
+    overhead: float,
 ) -> jax.Array:
-    """The choice at ``start`` that makes most of the time it takes, as one int32 scalar.
+    """The choice that makes most of the time it takes and risks no more than is allowed.
 
     The j-th scale of a window is committed if the j drafts before it pass, so a window is worth
     the target time of its scales weighed by acceptance**j; divided by its cost that is its
-    speed-up over the target alone.
+    speed-up over the target alone. A window is allowed if, were the acceptance no more than what
+    is proven, the run would still have lost no more than its allowance: trying an unknown draft
+    out begins with small windows, and a draft that never passes costs the allowance and no more.
 
     Args:
       plan: the windows.
       pyramid: the scales.
       cost: of the forwards.
-      start: first scale, int32 scalar.
+      spent: what the run did so far.
       acceptance: probability that a drafted scale passes, float32 scalar.
+      proven: the same as a cautious estimate, float32 scalar.
+      overhead: what may be lost, as a share of the target's time for all scales.
+
+    Returns:
+      int32 scalar; with no window allowed, the one that loses least.
     """
-    costs, saved = _window_costs(plan, pyramid, cost)
-    weights = acceptance ** jnp.arange(pyramid.num_scales, dtype=jnp.float32)
-    speedup = jnp.matmul(jnp.asarray(saved), weights) / jnp.asarray(costs)
-    by_start = speedup.reshape(-1, plan.choices)
-    return jnp.argmax(by_start[start], axis=-1).astype(jnp.int32)
+    costs, saved = map(jnp.asarray, _window_costs(plan, pyramid, cost))
+    drafts = jnp.asarray([checked.drafted > 0 for checked in plan.windows])
+    start = jnp.minimum(spent.committed, plan.limit - 1)
+    draft_until = _until(cost.draft, pyramid)
+    # Scales that the target made alone are still to be read by the draft.
+    behind = draft_until[start] - draft_until[jnp.minimum(spent.draft_length, start)]
+    costs = costs + jnp.where(drafts, behind, 0.0)
+
+    def worth(probability: jax.Array) -> jax.Array:
+        powers = probability ** jnp.arange(pyramid.num_scales, dtype=jnp.float32)
+        return jnp.matmul(saved, powers)  # [windows]
+
+    allowance = overhead * _until(cost.target, pyramid)[-1] - spent.lost(cost, pyramid)
+    loss = costs - worth(proven)
+    # A window of the target alone loses nothing, up to rounding.
+    allowed = loss <= jnp.maximum(allowance, 1e-4 * costs)
+    speedup = jnp.where(allowed, worth(acceptance) / costs, -1.0)
+
+    def at_start(of_windows: jax.Array) -> jax.Array:
+        return of_windows.reshape(-1, plan.choices)[start]
+
+    best = jnp.argmax(at_start(speedup))
+    least = jnp.argmin(at_start(loss))
+    return jnp.where(jnp.any(at_start(allowed)), best, least).astype(jnp.int32)

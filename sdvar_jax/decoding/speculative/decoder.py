@@ -16,7 +16,12 @@ from sdvar_jax.decoding.request import Request, TokenSampling, with_noise
 from sdvar_jax.decoding.speculative.acceptance import AcceptanceRule, Exact
 from sdvar_jax.decoding.speculative.checking import check_window_once
 from sdvar_jax.decoding.speculative.commit import commit_unchecked
-from sdvar_jax.decoding.speculative.cost_model import DEFAULT_COST, CostModel, choose_window
+from sdvar_jax.decoding.speculative.cost_model import (
+    DEFAULT_COST,
+    CostModel,
+    Spent,
+    choose_window,
+)
 from sdvar_jax.decoding.speculative.drafting import propose_until
 from sdvar_jax.decoding.speculative.run import SpeculativeRun
 from sdvar_jax.decoding.speculative.state import DecodingState, initial_state
@@ -26,8 +31,6 @@ from sdvar_jax.decoding.window import class_modulations
 ADAPTIVE = "adaptive"
 COMMITS = ("target", "draft")
 PROGRESSES = ("per-sample", "minimum")
-# An optimistic start of the acceptance estimate: one drafted scale, accepted.
-_PRIOR_ACCEPTED, _PRIOR_JUDGED = 1.0, 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Speculative(Decoder):
         takes all samples back to it.
       self_speculative: no draft model; recycled tokens are the only proposals.
       adaptive_gammas: the choices of "adaptive".
+      adaptive_overhead: what "adaptive" may lose against the target alone while it finds out how
+        much passes, as a share of the target's time by the cost model.
       cost: costs of the forwards that "adaptive" goes by.
       trace: keep what happened at each target call.
     """
@@ -64,6 +69,7 @@ class Speculative(Decoder):
     progress: str = "per-sample"
     self_speculative: bool = False
     adaptive_gammas: tuple[int, ...] = (0, 2, 9)
+    adaptive_overhead: float = 0.1
     cost: CostModel = DEFAULT_COST
     trace: bool = False
 
@@ -115,6 +121,10 @@ class Speculative(Decoder):
         require(
             len(self.adaptive_gammas) > 0 and min(self.adaptive_gammas) >= 0,
             f"adaptive_gammas must be 0 or more, got {self.adaptive_gammas}",
+        )
+        require(
+            self.adaptive_overhead >= 0,
+            f"adaptive_overhead must not be negative, got {self.adaptive_overhead}",
         )
         require(
             not (self.self_speculative and self.check_until is not None),
@@ -229,10 +239,7 @@ class Speculative(Decoder):
         stops = [checked.drafted_stop for checked in plan.windows]
         index = state.committed * plan.choices
         if plan.choices > 1:
-            start = jnp.minimum(state.committed, plan.limit - 1)
-            index = index + choose_window(
-                plan, run.pyramid, self.cost, start, self._acceptance(run, state)
-            )
+            index = index + self._choice(run, state)
         if plan.limit < scales:
             branches.append(functools.partial(commit_unchecked, run))
             stops.append(scales)
@@ -247,9 +254,29 @@ class Speculative(Decoder):
         undrafted = any(checked.drafted_stop < checked.window.stop for checked in plan.windows)
         return undrafted or self.recycles
 
-    def _acceptance(self, run: SpeculativeRun, state: DecodingState) -> jax.Array:
-        """Share of judged scales that passed, of earlier batches and this one so far."""
-        accepted = jnp.sum(state.counters.accepted) + run.request.acceptance_seen[0]
-        rejected = jnp.sum(state.counters.rejected)
-        judged = jnp.sum(state.counters.accepted) + rejected + run.request.acceptance_seen[1]
-        return (accepted + _PRIOR_ACCEPTED) / (judged + _PRIOR_JUDGED)
+    def _choice(self, run: SpeculativeRun, state: DecodingState) -> jax.Array:
+        """The adaptive choice, from the share of judged scales that passed.
+
+        Those of earlier batches count like those of this one so far.
+        """
+        counters = state.counters
+        accepted = jnp.sum(counters.accepted) + run.request.acceptance_seen[0]
+        rejected = jnp.sum(counters.rejected)
+        judged = jnp.sum(counters.accepted) + rejected + run.request.acceptance_seen[1]
+        spent = Spent(
+            committed=state.committed,
+            draft_length=state.draft_length,
+            draft_calls=counters.draft_calls,
+            draft_tokens=counters.draft_tokens,
+            target_calls=counters.target_calls,
+            target_tokens=counters.target_tokens,
+        )
+        return choose_window(
+            run.plan,
+            run.pyramid,
+            self.cost,
+            spent,
+            acceptance=(accepted + 1.0) / (judged + 1.0),
+            proven=accepted / (judged + 1.0),
+            overhead=self.adaptive_overhead,
+        )

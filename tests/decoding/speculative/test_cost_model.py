@@ -1,14 +1,18 @@
 """The windows that the cost model picks are the cheapest there are."""
 
+import functools
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sdvar_jax.config import PYRAMID_256, ScalePyramid
 from sdvar_jax.decoding.speculative import CostModel, ForwardCost, best_gammas
-from sdvar_jax.decoding.speculative.cost_model import choose_window, expected_time
+from sdvar_jax.decoding.speculative.cost_model import Spent, choose_window, expected_time
 from sdvar_jax.decoding.speculative.windows import check_window, plan_windows
 from sdvar_jax.errors import SdvarError
 
@@ -106,14 +110,81 @@ def test_wrong_numbers_of_measurements_are_refused():
         best_gammas((0.5,) * 3, PYRAMID, COST)
 
 
-def chosen_gamma(acceptance, start=0):
-    choices = (0, 1, 3)
-    plan = plan_windows((choices,) * SCALES, SCALES, bonus=True)
-    args = jnp.asarray(start, jnp.int32), jnp.asarray(acceptance, jnp.float32)
-    return choices[int(choose_window(plan, PYRAMID, COST, *args))]
+CHOICES = (0, 1, 3)
+PLAN = plan_windows((CHOICES,) * SCALES, SCALES, bonus=True)
+
+
+def spent_so_far(committed=0, draft_length=0, draft=(0, 0), target=(0, 0)):
+    numbers = committed, draft_length, *draft, *target
+    return Spent(*(jnp.asarray(number, jnp.int32) for number in numbers))
+
+
+@functools.partial(jax.jit, static_argnames="cost")
+def choice(spent, acceptance, proven, overhead, cost=COST):
+    return choose_window(PLAN, PYRAMID, cost, spent, acceptance, proven, overhead)
+
+
+def chosen_gamma(acceptance, proven, overhead=0.1, **spent):
+    return CHOICES[int(choice(spent_so_far(**spent), acceptance, proven, overhead))]
 
 
 def test_adaptive_windows_grow_with_the_acceptance_seen():
-    chosen = [chosen_gamma(acceptance) for acceptance in (0.0, 0.3, 0.6, 1.0)]
+    chosen = [chosen_gamma(acceptance, acceptance) for acceptance in (0.0, 0.3, 0.6, 1.0)]
     assert chosen == sorted(chosen)
     assert (chosen[0], chosen[-1]) == (0, 3)
+
+
+def test_an_unknown_draft_is_tried_out_as_far_as_the_allowance_goes():
+    chosen = [chosen_gamma(1.0, 0.0, overhead) for overhead in (0.0, 0.2, 10.0)]
+    assert chosen == sorted(chosen)
+    assert (chosen[0], chosen[-1]) == (0, 3)
+
+
+def test_what_was_lost_already_is_taken_off_the_allowance():
+    wasted = {"committed": 1, "draft_length": 1, "target": (1, 1)}
+    assert chosen_gamma(1.0, 0.0, 0.5, **wasted, draft=(1, 1)) > 0
+    assert chosen_gamma(1.0, 0.0, 0.5, **wasted, draft=(100, 100)) == 0
+
+
+def test_time_saved_may_be_risked():
+    saved = {"committed": 2, "draft_length": 2, "target": (1, 5)}
+    late = {**saved, "target": (2, 5)}
+    assert chosen_gamma(1.0, 0.0, 0.0, **saved) > chosen_gamma(1.0, 0.0, 0.0, **late) == 0
+
+
+def test_scales_that_the_draft_has_not_read_count():
+    """At full acceptance a draft pays, unless it must first read a long prefix."""
+    cost = CostModel(draft=ForwardCost(1.0, 0.0), target=ForwardCost(1.2, 0.0))
+    read, unread = (
+        CHOICES[int(choice(spent_so_far(2, known, target=(2, 5)), 1.0, 1.0, 0.0, cost=cost))]
+        for known in (2, 0)
+    )
+    assert read > unread == 0
+
+
+positive_cost = st.builds(ForwardCost, st.floats(0.01, 5.0), st.floats(0.0001, 0.1))
+
+
+@settings(deadline=None, max_examples=25)
+@given(draft=positive_cost, target=positive_cost, overhead=st.sampled_from([0.0, 0.05, 0.1, 0.5]))
+def test_a_draft_that_never_passes_costs_the_allowance_at_the_most(draft, target, overhead):
+    cost = CostModel(draft, target)
+    committed = draft_length = draft_calls = draft_tokens = target_tokens = 0
+    judged = 0
+    while committed < SCALES:
+        state = spent_so_far(
+            committed, draft_length, (draft_calls, draft_tokens), (committed, target_tokens)
+        )
+        # As the decoder counts: one drafted scale that passed is assumed, none is proven.
+        checked = PLAN.at(committed, int(choice(state, 1 / (judged + 1), 0.0, overhead, cost=cost)))
+        if checked.drafted:
+            # Every scale for itself, which costs more than two at a time.
+            draft_calls += checked.drafted_stop - draft_length
+            draft_tokens += PYRAMID.offsets[checked.drafted_stop] - PYRAMID.offsets[draft_length]
+            draft_length = committed + 1
+            judged += 1
+        target_tokens += PYRAMID.offsets[checked.window.stop] - PYRAMID.offsets[committed]
+        committed += 1
+    alone = sum(map(target.seconds, PYRAMID.lengths))
+    end = spent_so_far(SCALES, 0, (draft_calls, draft_tokens), (SCALES, target_tokens))
+    assert float(end.lost(cost, PYRAMID)) <= (overhead + 1e-3) * alone

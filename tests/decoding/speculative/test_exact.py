@@ -91,8 +91,12 @@ SETTINGS = {
     "recycled tokens without bonus": Speculative(gamma=2, recycle=True, bonus=False),
     "recycled tokens, minimum": Speculative(gamma=2, recycle=True, progress="minimum"),
     "refined until nothing changes": Speculative(refine=SCALES),
-    "adaptive gamma": Speculative(gamma="adaptive", adaptive_gammas=(0, 1, 3)),
-    "adaptive gamma, recycled": Speculative(gamma="adaptive", adaptive_gammas=(0, 2), recycle=True),
+    "adaptive gamma": Speculative(
+        gamma="adaptive", adaptive_gammas=(0, 1, 3), adaptive_overhead=1.0
+    ),
+    "adaptive gamma, recycled": Speculative(
+        gamma="adaptive", adaptive_gammas=(0, 2), adaptive_overhead=1.0, recycle=True
+    ),
     "a gamma a scale": Speculative(gamma=(0, 2, 1)),
 }
 

@@ -105,7 +105,9 @@ DECODERS = {
     "bonus": Speculative(gamma=2, accept=Residual()),
     "no bonus": Speculative(gamma=2, accept=Residual(), bonus=False),
     "one scale a window": Speculative(gamma=1, accept=Residual(), bonus=False),
-    "adaptive": Speculative(gamma="adaptive", adaptive_gammas=(0, 1, 2), accept=Residual()),
+    "adaptive": Speculative(
+        gamma="adaptive", adaptive_gammas=(0, 1, 2), adaptive_overhead=1.0, accept=Residual()
+    ),
 }
 
 

@@ -1,0 +1,169 @@
+"""What adaptive windows gain and lose by the cost model, over acceptance; runs no model.
+
+python -m benchmarks.adaptive_policy
+python -m benchmarks.adaptive_policy --cost windows.json --target d30 --draft d16
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.command import positive, run_command, share
+from benchmarks.results import markdown_table
+from benchmarks.windows import read_costs
+from sdvar_jax.config import PYRAMID_256, ScalePyramid
+from sdvar_jax.decoding.speculative import CostModel, Speculative
+from sdvar_jax.decoding.speculative.cost_model import DEFAULT_COST, Spent, choose_window
+from sdvar_jax.decoding.speculative.windows import CheckWindow
+from sdvar_jax.errors import SdvarError
+
+# Drafted scales of earlier requests, where they are known.
+_SEEN = 1000.0
+
+
+class Policy:
+    """The windows that an adaptive decoder takes, one picture at a time.
+
+    Args:
+      decoder: its choices and overhead.
+      pyramid: the scales.
+      cost: of the forwards.
+    """
+
+    def __init__(self, decoder: Speculative, pyramid: ScalePyramid, cost: CostModel) -> None:
+        self.pyramid, self.cost = pyramid, cost
+        self.plan = decoder.plan(pyramid)
+        self.alone = sum(map(cost.target.seconds, pyramid.lengths))
+        self._choose = jax.jit(
+            functools.partial(
+                choose_window,
+                self.plan,
+                pyramid,
+                cost,
+                overhead=decoder.adaptive_overhead,
+            )
+        )
+
+    def seconds(
+        self, passes: Sequence[bool], accepted: float = 0.0, judged: float = 0.0
+    ) -> tuple[float, list[CheckWindow]]:
+        """Seconds of a picture, and its windows.
+
+        Args:
+          passes: whether a draft of each scale passes.
+          accepted: drafted scales that passed in earlier requests.
+          judged: how many were judged there.
+        """
+        lengths, offsets = self.pyramid.lengths, self.pyramid.offsets
+        now, windows = Spent(*np.zeros(6, np.int32)), []
+        while now.committed < self.plan.limit:
+            start = int(now.committed)
+            choice = self._choose(
+                jax.tree.map(jnp.asarray, now),
+                acceptance=(accepted + 1.0) / (judged + 1.0),
+                proven=accepted / (judged + 1.0),
+            )
+            checked = self.plan.at(start, int(choice))
+            windows.append(checked)
+            held = int(now.draft_length)
+            if checked.drafted:
+                # The draft first reads what it has not seen, a scale at a time at the most.
+                unread = lengths[held : checked.drafted_stop]
+                now = now.replace(
+                    draft_calls=now.draft_calls + len(unread),
+                    draft_tokens=now.draft_tokens + sum(unread),
+                )
+                held = checked.drafted_stop
+            drafted = range(start, checked.drafted_stop)
+            rejected = next((scale for scale in drafted if not passes[scale]), None)
+            committed = checked.window.stop if rejected is None else rejected + 1
+            passed = (committed if rejected is None else rejected) - start
+            accepted += min(passed, checked.drafted)
+            judged += min(passed, checked.drafted) + (rejected is not None)
+            now = now.replace(
+                committed=np.int32(committed),
+                draft_length=np.int32(min(held, committed)),
+                target_calls=now.target_calls + 1,
+                target_tokens=now.target_tokens + offsets[checked.window.stop] - offsets[start],
+            )
+        return self.alone + float(now.lost(self.cost, self.pyramid)), windows
+
+
+def rows(policy: Policy, acceptances: Sequence[float], draws: int, seed: int) -> list[dict]:
+    """Times as fast as the target alone, a row an acceptance."""
+    uniform = np.random.default_rng(seed).random((draws, policy.pyramid.num_scales))
+
+    def mean(seconds: Callable[[np.ndarray], float], chance: float) -> str:
+        outcomes, counts = np.unique(uniform < chance, axis=0, return_counts=True)
+        times = [seconds(outcome) for outcome in outcomes]
+        return f"{policy.alone / float(np.average(times, weights=counts)):.2f}"
+
+    return [
+        {
+            "acceptance": f"{chance:.0%}",
+            "first": mean(lambda passes: policy.seconds(passes)[0], chance),
+            "later": mean(
+                lambda passes, c=chance: policy.seconds(passes, c * _SEEN, _SEEN)[0], chance
+            ),
+        }
+        for chance in acceptances
+    ]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.adaptive_policy", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--cost", type=Path, metavar="FILE", help="cost models, written by benchmarks.windows"
+    )
+    parser.add_argument("--target", default="d30", help="whose cost in the file (default: d30)")
+    parser.add_argument("--draft", default="d16", help="likewise (default: d16)")
+    parser.add_argument("--batch", type=positive, default=1, help="likewise (default: 1)")
+    parser.add_argument("--adaptive-gammas", nargs="+", type=int, default=[0, 2, 9])
+    parser.add_argument("--overhead", type=float, default=Speculative.adaptive_overhead)
+    parser.add_argument(
+        "--acceptance", nargs="+", type=share, default=[0.0, 0.25, 0.5, 0.75, 0.9, 1.0]
+    )
+    parser.add_argument("--draws", type=positive, default=2000, help="pictures a row")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table."""
+    options = build_parser().parse_args(arguments)
+    cost = DEFAULT_COST
+    if options.cost is not None:
+        costs = read_costs(options.cost)
+        wanted = options.target, options.draft, options.batch
+        if wanted not in costs:
+            raise SdvarError(
+                f"{options.cost} has no costs of {options.target} with {options.draft} at batch "
+                f"{options.batch}; it has {', '.join(map(str, costs))}"
+            )
+        cost = costs[wanted]
+    decoder = Speculative(
+        gamma="adaptive",
+        adaptive_gammas=tuple(options.adaptive_gammas),
+        adaptive_overhead=options.overhead,
+    )
+    policy = Policy(decoder, PYRAMID_256, cost)
+    columns = {"acceptance": "acceptance", "first": "a first request", "later": "later ones"}
+    table = rows(policy, options.acceptance, options.draws, options.seed)
+    for name, forward in dataclasses.asdict(cost).items():
+        print(f"{name}: {forward['fixed']:.4g} + {forward['per_token']:.4g} a token")
+    print(markdown_table(table, columns))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,60 @@
+"""The policy of adaptive windows, priced without running a model."""
+
+import dataclasses
+
+import pytest
+
+from benchmarks.adaptive_policy import Policy, main
+from sdvar_jax.config import PYRAMID_256
+from sdvar_jax.decoding.speculative import Speculative
+from sdvar_jax.decoding.speculative.cost_model import DEFAULT_COST
+from sdvar_jax.errors import SdvarError
+
+ADAPTIVE = Speculative(gamma="adaptive")
+ALL, NONE = (True,) * 10, (False,) * 10
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return Policy(ADAPTIVE, PYRAMID_256, DEFAULT_COST)
+
+
+def test_a_draft_that_never_passes_costs_a_tenth_at_the_most(policy):
+    seconds, windows = policy.seconds(NONE)
+    assert policy.alone < seconds <= 1.1 * policy.alone
+    assert len(windows) == 10
+
+
+def test_a_draft_known_never_to_pass_is_not_asked(policy):
+    seconds, windows = policy.seconds(NONE, 0.0, 1000.0)
+    assert seconds == pytest.approx(policy.alone, rel=1e-5)
+    assert not any(checked.drafted for checked in windows)
+
+
+def test_a_draft_that_always_passes_pays(policy):
+    seconds, windows = policy.seconds(ALL)
+    assert seconds < policy.alone / 1.2
+    assert len(windows) < 5
+
+
+def test_a_window_that_risks_more_than_the_allowance_is_not_tried():
+    large = dataclasses.replace(ADAPTIVE, adaptive_gammas=(0, 9))
+    free = dataclasses.replace(large, adaptive_overhead=10.0)
+    bound, unbound = (Policy(decoder, PYRAMID_256, DEFAULT_COST) for decoder in (large, free))
+    assert unbound.seconds(NONE)[0] > 1.1 * unbound.alone
+    assert bound.seconds(NONE)[0] == pytest.approx(bound.alone, rel=1e-5)
+    # Once it is known to pass, it is taken.
+    assert any(checked.drafted > 2 for checked in bound.seconds(ALL, 1000.0, 1000.0)[1])
+
+
+def test_the_table_has_a_row_an_acceptance(capsys):
+    main(["--acceptance", "0", "1", "--draws", "3"])
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[-2].startswith("| 0% | 0.9")
+    assert lines[-1].startswith("| 100% | 1.")
+
+
+def test_a_file_of_costs_without_the_pair_is_refused(tmp_path):
+    missing = tmp_path / "windows.json"
+    with pytest.raises(SdvarError, match="cannot be read as costs"):
+        main(["--cost", str(missing)])
