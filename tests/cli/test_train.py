@@ -1,5 +1,6 @@
 """``sdvar train``."""
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,6 +90,16 @@ class TestSettings:
         shape["width"] = 96
         model = var_training("d16", options(), SMALL_VQVAE, 7, shape=shape).model
         assert (model.depth, model.width, model.heads) == (3, 96, 3)
+
+    def test_noise_that_was_not_said_stays_the_presets(self):
+        def noise(**said):
+            return var_training(
+                "emoji-target", options(), presets.EMOJI_VQVAE, 7, shape={}, **said
+            ).token_noise
+
+        assert noise().own_share > 0
+        assert noise(own_tokens=0.2) == dataclasses.replace(noise(), own_share=0.2)
+        assert noise(token_noise=0.3) == dataclasses.replace(noise(), share=0.3)
 
     def test_a_model_to_go_on_from_keeps_its_shapes(self):
         start = PRESETS["d20"]

@@ -147,7 +147,8 @@ def noisy_inputs(
         chosen = quantizer.nearest(vectors + jnp.where(disturbed, offset, 0.0))
         if scale > 0:
             inputs.append(quantizer.scale_input(f_hat, scale))  # [batch, side**2, channels]
-        if draw is not None and noise.own_share > 0 and 0 < scale < noise.own_scales:
+        if noise.own_share > 0 and 0 < scale < noise.own_scales:
+            assert draw is not None, "own tokens need someone to draw them"
             own_coin, own_key = jax.random.split(jax.random.fold_in(coin_key, 1))
             own = draw(jnp.concatenate(inputs, axis=1), scale, own_key)
             chosen = jnp.where(jax.random.uniform(own_coin, own.shape) < own_share, own, chosen)
