@@ -33,6 +33,7 @@ from sdvar_jax.models.var.kernels.choice import prepared, running_with
 from sdvar_jax.models.var.quantized import FLOAT, with_weights
 from sdvar_jax.result import SampleResult
 from sdvar_jax.runtime.compiler_options import compiler_options
+from sdvar_jax.runtime.lowering import lowered
 from sdvar_jax.sampling import SamplingConfig
 
 Progress = Callable[[int], None]
@@ -407,8 +408,9 @@ class Pipeline:
         key = (id(program), arguments.get("decoder"), arguments.get("sampling"), shapes, structure)
         if key not in self._compiled:
             start = time.perf_counter()
-            lowered = program.lower(**arguments)
-            self._compiled[key] = lowered.compile(compiler_options=compiler_options())
+            self._compiled[key] = lowered(program, **arguments).compile(
+                compiler_options=compiler_options()
+            )
             timings["compile"] += time.perf_counter() - start
         return self._compiled[key]
 

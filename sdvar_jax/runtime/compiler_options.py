@@ -13,7 +13,7 @@ import jax
 _CPU_OPTIONS: Mapping[str, str] = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
-def compiler_options() -> dict[str, str]:
+def compiler_options() -> dict[str, str | bool]:
     """Options for ``jax.stages.Lowered.compile`` on the default backend.
 
     Those that the installed XLA does not know are left out.

@@ -1,5 +1,6 @@
 """The fast paths of the transformer give what the reference path gives."""
 
+import re
 from types import SimpleNamespace
 
 import jax
@@ -65,6 +66,23 @@ def test_limits_tell_what_a_position_sees_of_its_window():
     mask = block_causal_mask(PYRAMID, 1, 3)
     np.testing.assert_array_equal(visible_limits(mask, 1, 13), [4] * 4 + [13] * 9)
     np.testing.assert_array_equal(visible_limits(None, 5, 9), [9] * 9)
+
+
+@pytest.mark.parametrize("kernels", [REFERENCE, INTERPRETED])
+def test_more_blocks_are_more_calls_of_the_same_operations(kernels):
+    def operations(depth):
+        shapes = small_var_config(width=64, depth=depth, heads=4, pyramid=PYRAMID)
+        model = with_kernels(small_model(shapes), kernels)
+        modulations, cache = model.modulations(jnp.asarray([1])), model.make_cache(1)
+
+        def window(x):
+            return model.hidden(x, modulations, cache, PYRAMID.offsets[2])[0]
+
+        text = jax.jit(window).lower(jnp.ones((1, 9, 64))).as_text()
+        # The weights are constants here.
+        return len(re.findall(r"stablehlo\.(?!constant)", text))
+
+    assert operations(2) == operations(4)
 
 
 class TestScanned:

@@ -7,6 +7,7 @@ package's own and the matrix is padded to a power of two of rows that nothing ev
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import chex
@@ -78,6 +79,78 @@ class _Products:
         return product(x, kernel, self._dtypes)
 
 
+# One function a window, so that a model of thirty blocks is traced and lowered as one; the compiler
+# puts the blocks back in line.
+@functools.partial(jax.jit, static_argnames=("offset", "interpret"))
+def _fused_block(
+    block: Block,
+    total: jax.Array,
+    h: jax.Array,
+    modulation: jax.Array,
+    next_modulation: jax.Array | None,
+    seen: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    *,
+    offset: int,
+    interpret: bool,
+) -> tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]:
+    """Runs one block over a window of positions.
+
+    Args:
+      block: with its weights.
+      total: the residual stream [padded, width].
+      h: as the block's LayerNorm leaves it, [padded, width].
+      modulation: the block's, [rows, 6, width].
+      next_modulation: of the block behind it; None for the last.
+      seen: how many of the window's positions each sees, int32 [length].
+      keys: this block's cache.
+      values: likewise.
+      offset: see ``fused_hidden``.
+      interpret: likewise.
+
+    Returns:
+      ``total`` and ``h`` for the next block (None behind the last), and the cache written.
+    """
+    config, attn, ffn = block.config, block.attn, block.ffn
+    rows, length = modulation.shape[0], seen.shape[0]
+    products = _Products(rows * length, block.dtypes, interpret)
+    common = {"length": length, "eps": config.norm_eps, "interpret": interpret}
+    qkv = products.whole(h, attn.qkv_weight(), attn.qkv_bias())
+    out, keys, values = cached_attention(
+        qkv,
+        attn.query_scale(),
+        seen,
+        keys,
+        values,
+        rows=rows,
+        offset=offset,
+        normalized=config.attn_l2_norm,
+        interpret=interpret,
+    )
+    total, h = residual_normalize(
+        total,
+        modulation,
+        branch=products.branch(out, attn.proj.weight()),
+        bias=attn.proj.offset(),
+        gamma=_GAMMA1,
+        scale=_SCALE2,
+        **common,
+    )
+    h = products.whole(h, ffn.fc1.weight(), ffn.fc1.offset(), gelu=True)
+    total, h = residual_normalize(
+        total,
+        modulation,
+        branch=products.branch(h, ffn.fc2.weight()),
+        bias=ffn.fc2.offset(),
+        gamma=_GAMMA2,
+        scale=None if next_modulation is None else _SCALE1,
+        next_modulation=next_modulation,
+        **common,
+    )
+    return total, h, keys, values
+
+
 def fused_hidden(
     blocks: Sequence[Block],
     x: jax.Array,
@@ -104,50 +177,33 @@ def fused_hidden(
     """
     rows, length, width = x.shape
     chex.assert_shape(modulations, (rows, 6, width))
-    config, dtypes = blocks[0].config, blocks[0].dtypes
-    products = _Products(rows * length, dtypes, interpret)
+    padded = _Products(rows * length, blocks[0].dtypes, interpret).padded
     total = x.reshape(rows * length, width)
-    total = jnp.pad(total, ((0, products.padded - rows * length), (0, 0)))  # [padded, width]
+    total = jnp.pad(total, ((0, padded - rows * length), (0, 0)))  # [padded, width]
+    _, h = residual_normalize(
+        total,
+        modulations[0],
+        length=length,
+        eps=blocks[0].config.norm_eps,
+        scale=_SCALE1,
+        interpret=interpret,
+    )
     seen = jnp.asarray(limits)
-    common = {"length": length, "eps": config.norm_eps, "interpret": interpret}
-    _, h = residual_normalize(total, modulations[0], scale=_SCALE1, **common)
     keys, values = [], []
     for i, block in enumerate(blocks):
-        attn, ffn, modulation = block.attn, block.ffn, modulations[i]
-        qkv = products.whole(h, attn.qkv_weight(), attn.qkv_bias())
-        out, key, value = cached_attention(
-            qkv,
-            attn.query_scale(),
+        total, h, key, value = _fused_block(
+            block,
+            total,
+            h,
+            modulations[i],
+            None if i + 1 == len(blocks) else modulations[i + 1],
             seen,
             cache.keys[i],
             cache.values[i],
-            rows=rows,
             offset=offset,
-            normalized=config.attn_l2_norm,
             interpret=interpret,
         )
         keys.append(key)
         values.append(value)
-        total, h = residual_normalize(
-            total,
-            modulation,
-            branch=products.branch(out, attn.proj.weight()),
-            bias=attn.proj.offset(),
-            gamma=_GAMMA1,
-            scale=_SCALE2,
-            **common,
-        )
-        h = products.whole(h, ffn.fc1.weight(), ffn.fc1.offset(), gelu=True)
-        last = i + 1 == len(blocks)
-        total, h = residual_normalize(
-            total,
-            modulation,
-            branch=products.branch(h, ffn.fc2.weight()),
-            bias=ffn.fc2.offset(),
-            gamma=_GAMMA2,
-            scale=None if last else _SCALE1,
-            next_modulation=None if last else modulations[i + 1],
-            **common,
-        )
     x = total[: rows * length].reshape(rows, length, width)
     return x, KVCache(keys=tuple(keys), values=tuple(values))

@@ -24,6 +24,9 @@ from sdvar_jax.models.var.kernels import FUSED, INTERPRETED, REFERENCE
 from sdvar_jax.models.var.masks import block_causal_mask
 from sdvar_jax.models.var.stacked import StackedBlocks
 
+# One function a window, so that all blocks are traced and lowered as one (as in ``fused``).
+_block_over_cache = jax.jit(Block.__call__, static_argnames=("offset",))
+
 
 class Modulations(struct.PyTreeNode):
     """Everything that depends on the class alone, computed once an image.
@@ -184,7 +187,8 @@ class VAR(nnx.Module):
         for i, block in enumerate(self.blocks):
             cached = None if cache is None else (cache.keys[i], cache.values[i])
             keep = None if keeps is None else keeps[i]
-            x, (key, value) = block(x, modulations.blocks[i], cached, offset, seen, keep)
+            run = Block.__call__ if cache is None else _block_over_cache
+            x, (key, value) = run(block, x, modulations.blocks[i], cached, offset, seen, keep)
             keys.append(key)
             values.append(value)
         return x, KVCache(keys=tuple(keys), values=tuple(values))
