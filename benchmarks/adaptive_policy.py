@@ -21,7 +21,12 @@ from benchmarks.results import markdown_table
 from benchmarks.windows import read_costs
 from sdvar_jax.config import PYRAMID_256, ScalePyramid
 from sdvar_jax.decoding.speculative import CostModel, Speculative
-from sdvar_jax.decoding.speculative.cost_model import DEFAULT_COST, Spent, choose_window
+from sdvar_jax.decoding.speculative.cost_model import (
+    DEFAULT_COST,
+    Spent,
+    acceptance_estimates,
+    choose_window,
+)
 from sdvar_jax.decoding.speculative.windows import CheckWindow
 from sdvar_jax.errors import SdvarError
 
@@ -66,11 +71,8 @@ class Policy:
         now, windows = Spent(*np.zeros(6, np.int32)), []
         while now.committed < self.plan.limit:
             start = int(now.committed)
-            choice = self._choose(
-                jax.tree.map(jnp.asarray, now),
-                acceptance=(accepted + 1.0) / (judged + 1.0),
-                proven=accepted / (judged + 1.0),
-            )
+            estimates = acceptance_estimates(accepted, judged)
+            choice = self._choose(jax.tree.map(jnp.asarray, now), *estimates)
             checked = self.plan.at(start, int(choice))
             windows.append(checked)
             held = int(now.draft_length)
@@ -85,9 +87,9 @@ class Policy:
             drafted = range(start, checked.drafted_stop)
             rejected = next((scale for scale in drafted if not passes[scale]), None)
             committed = checked.window.stop if rejected is None else rejected + 1
-            passed = (committed if rejected is None else rejected) - start
-            accepted += min(passed, checked.drafted)
-            judged += min(passed, checked.drafted) + (rejected is not None)
+            passed = checked.drafted if rejected is None else rejected - start
+            accepted += passed
+            judged += passed + (rejected is not None)
             now = now.replace(
                 committed=np.int32(committed),
                 draft_length=np.int32(min(held, committed)),
@@ -129,7 +131,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", default="d30", help="whose cost in the file (default: d30)")
     parser.add_argument("--draft", default="d16", help="likewise (default: d16)")
     parser.add_argument("--batch", type=positive, default=1, help="likewise (default: 1)")
-    parser.add_argument("--adaptive-gammas", nargs="+", type=int, default=[0, 2, 9])
+    parser.add_argument(
+        "--adaptive-gammas", nargs="+", type=int, default=list(Speculative.adaptive_gammas)
+    )
     parser.add_argument("--overhead", type=float, default=Speculative.adaptive_overhead)
     parser.add_argument(
         "--acceptance", nargs="+", type=share, default=[0.0, 0.25, 0.5, 0.75, 0.9, 1.0]

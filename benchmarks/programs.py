@@ -12,6 +12,7 @@ import jax
 from sdvar_jax.decoding import Decoder, Request
 from sdvar_jax.pipeline import Pipeline
 from sdvar_jax.runtime.compiler_options import compiler_options
+from sdvar_jax.runtime.lowering import lowered
 from sdvar_jax.sampling import SamplingConfig
 
 Lowered = tuple[Any, dict[str, Any]]
@@ -68,14 +69,14 @@ class Program:
 def compile_program(lower: Lower) -> Program:
     """Lowers and compiles here and now."""
     start = time.perf_counter()
-    lowered, fixed = lower()
-    return compiled(lowered, fixed, time.perf_counter() - start)
+    program, fixed = lower()
+    return compiled(program, fixed, time.perf_counter() - start)
 
 
-def compiled(lowered: Any, fixed: dict[str, Any], lower_seconds: float) -> Program:
+def compiled(program: Any, fixed: dict[str, Any], lower_seconds: float) -> Program:
     """Compiles what was lowered."""
     start = time.perf_counter()
-    executable = lowered.compile(compiler_options=compiler_options())
+    executable = program.compile(compiler_options=compiler_options())
     return Program(executable, fixed, lower_seconds, time.perf_counter() - start)
 
 
@@ -99,14 +100,20 @@ def _lower_decoding(
     definitions, weights = pipeline._models_for(decoder)
     compiled_in = pipeline.prepare(decoder, sampling, float(request.threshold))
     fixed = {"weights": weights}
-    lowered = jitted.lower(
-        definitions=definitions, decoder=decoder, sampling=compiled_in, request=request, **fixed
+    program = lowered(
+        jitted,
+        definitions=definitions,
+        decoder=decoder,
+        sampling=compiled_in,
+        request=request,
+        **fixed,
     )
-    return lowered, fixed
+    return program, fixed
 
 
 def lower_images(pipeline: Pipeline, f_hat: jax.Array) -> Lowered:
     """From f_hat to images."""
     fixed = {"weights": pipeline._weights}
     definitions = pipeline._definitions
-    return pipeline._images_program.lower(definitions=definitions, f_hat=f_hat, **fixed), fixed
+    program = lowered(pipeline._images_program, definitions=definitions, f_hat=f_hat, **fixed)
+    return program, fixed

@@ -1,6 +1,7 @@
 """The policy of adaptive windows, priced without running a model."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -55,6 +56,17 @@ def test_the_table_has_a_row_an_acceptance(capsys):
 
 
 def test_a_file_of_costs_without_the_pair_is_refused(tmp_path):
+    file = tmp_path / "windows.json"
+    numbers = dict.fromkeys(
+        ("draft_fixed", "draft_per_token", "target_fixed", "target_per_token"), 1.0
+    )
+    pair = {"kind": "cost", "target": "tiny", "draft": "tiny", "batch": 1}
+    file.write_text(json.dumps({"records": [{**pair, **numbers}]}))
+    with pytest.raises(SdvarError, match=r"no costs of d30 with d16 at batch 1; it has .*tiny"):
+        main(["--cost", str(file)])
+
+
+def test_a_file_of_costs_that_is_not_there_is_refused(tmp_path):
     missing = tmp_path / "windows.json"
     with pytest.raises(SdvarError, match="cannot be read as costs"):
         main(["--cost", str(missing)])

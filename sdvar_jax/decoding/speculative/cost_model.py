@@ -182,6 +182,18 @@ def _until(forward: ForwardCost, pyramid: ScalePyramid) -> jax.Array:
     return jnp.asarray(seconds, jnp.float32)
 
 
+def acceptance_estimates(
+    accepted: jax.Array | float, judged: jax.Array | float
+) -> tuple[jax.Array | float, jax.Array | float]:
+    """The probability that a drafted scale passes, from those judged so far.
+
+    Returns:
+      What is likely, as if one more had been judged and passed, so that an unknown draft is tried;
+      and what is proven, as if that one had failed.
+    """
+    return (accepted + 1.0) / (judged + 1.0), accepted / (judged + 1.0)
+
+
 class Spent(struct.PyTreeNode):
     """What a run has done so far, as the cost model counts it; int32 scalars.
 
@@ -217,8 +229,8 @@ def choose_window(
     pyramid: ScalePyramid,
     cost: CostModel,
     spent: Spent,
-    acceptance: jax.Array,
-    proven: jax.Array,
+    acceptance: jax.Array | float,
+    proven: jax.Array | float,
     overhead: float,
 ) -> jax.Array:
     """The choice that makes most of the time it takes and risks no more than is allowed.
@@ -234,7 +246,8 @@ def choose_window(
       pyramid: the scales.
       cost: of the forwards.
       spent: what the run did so far.
-      acceptance: probability that a drafted scale passes, float32 scalar.
+      acceptance: probability that a drafted scale passes, float32 scalar; see
+        ``acceptance_estimates``.
       proven: the same as a cautious estimate, float32 scalar.
       overhead: what may be lost, as a share of the target's time for all scales.
 
@@ -249,7 +262,7 @@ def choose_window(
     behind = draft_until[start] - draft_until[jnp.minimum(spent.draft_length, start)]
     costs = costs + jnp.where(drafts, behind, 0.0)
 
-    def worth(probability: jax.Array) -> jax.Array:
+    def worth(probability: jax.Array | float) -> jax.Array:
         powers = probability ** jnp.arange(pyramid.num_scales, dtype=jnp.float32)
         return jnp.matmul(saved, powers)  # [windows]
 

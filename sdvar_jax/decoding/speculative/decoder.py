@@ -20,6 +20,7 @@ from sdvar_jax.decoding.speculative.cost_model import (
     DEFAULT_COST,
     CostModel,
     Spent,
+    acceptance_estimates,
     choose_window,
 )
 from sdvar_jax.decoding.speculative.drafting import propose_until
@@ -271,12 +272,13 @@ class Speculative(Decoder):
             target_calls=counters.target_calls,
             target_tokens=counters.target_tokens,
         )
+        acceptance, proven = acceptance_estimates(accepted, judged)
         return choose_window(
             run.plan,
             run.pyramid,
             self.cost,
             spent,
-            acceptance=(accepted + 1.0) / (judged + 1.0),
-            proven=accepted / (judged + 1.0),
-            overhead=self.adaptive_overhead,
+            acceptance,
+            proven,
+            self.adaptive_overhead,
         )

@@ -184,10 +184,10 @@ class VAR(nnx.Module):
             assert cache is not None, "stacked blocks are for decoding alone"
             return self.blocks.hidden(x, modulations.blocks[0], cache, offset, seen)
         keys, values = [], []
+        run = Block.__call__ if cache is None else _block_over_cache
         for i, block in enumerate(self.blocks):
             cached = None if cache is None else (cache.keys[i], cache.values[i])
             keep = None if keeps is None else keeps[i]
-            run = Block.__call__ if cache is None else _block_over_cache
             x, (key, value) = run(block, x, modulations.blocks[i], cached, offset, seen, keep)
             keys.append(key)
             values.append(value)

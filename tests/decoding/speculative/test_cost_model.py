@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from sdvar_jax.config import PYRAMID_256, ScalePyramid
 from sdvar_jax.decoding.speculative import CostModel, ForwardCost, best_gammas
-from sdvar_jax.decoding.speculative.cost_model import Spent, choose_window, expected_time
+from sdvar_jax.decoding.speculative.cost_model import (
+    Spent,
+    acceptance_estimates,
+    choose_window,
+    expected_time,
+)
 from sdvar_jax.decoding.speculative.windows import check_window, plan_windows
 from sdvar_jax.errors import SdvarError
 
@@ -175,8 +180,8 @@ def test_a_draft_that_never_passes_costs_the_allowance_at_the_most(draft, target
         state = spent_so_far(
             committed, draft_length, (draft_calls, draft_tokens), (committed, target_tokens)
         )
-        # As the decoder counts: one drafted scale that passed is assumed, none is proven.
-        checked = PLAN.at(committed, int(choice(state, 1 / (judged + 1), 0.0, overhead, cost=cost)))
+        estimates = acceptance_estimates(0.0, judged)
+        checked = PLAN.at(committed, int(choice(state, *estimates, overhead, cost=cost)))
         if checked.drafted:
             # Every scale for itself, which costs more than two at a time.
             draft_calls += checked.drafted_stop - draft_length
