@@ -23,7 +23,7 @@ from sdvar_jax.decoding.speculative.cost_model import (
     acceptance_estimates,
     choose_window,
 )
-from sdvar_jax.decoding.speculative.drafting import propose_until
+from sdvar_jax.decoding.speculative.drafting import draft_scales, propose_until
 from sdvar_jax.decoding.speculative.run import SpeculativeRun
 from sdvar_jax.decoding.speculative.state import DecodingState, initial_state
 from sdvar_jax.decoding.speculative.windows import WindowPlan, plan_windows
@@ -221,11 +221,7 @@ class Speculative(Decoder):
             keep_draft_logits=self.accept.needs_draft_logits,
             trace=self.trace,
         )
-        state = jax.lax.while_loop(
-            lambda state: state.committed < pyramid.num_scales,
-            functools.partial(self._step, run),
-            state,
-        )
+        state = self._run_all(run, state)
         return Decoded(
             tokens=state.tokens,
             f_hats=state.f_hats,
@@ -233,23 +229,56 @@ class Speculative(Decoder):
             trace=state.trace,
         )
 
-    def _step(self, run: SpeculativeRun, state: DecodingState) -> DecodingState:
-        """Drafts and checks one window; behind the last checked scale, drafts the rest."""
+    def _run_all(self, run: SpeculativeRun, state: DecodingState) -> DecodingState:
+        """Window after window; what can be laid out beforehand stands outside the loop.
+
+        On a GPU each turn of the loop and each branch chosen costs a round trip to the host and the
+        launch of all its kernels, which then cannot hide behind the work before it. The first
+        window begins at the first scale, whatever happens, and where the draft never lags behind,
+        the scales behind the last checked one follow in one go.
+        """
         plan, scales = run.plan, run.pyramid.num_scales
+        fixed_start = plan.choices == 1
+        fixed_end = plan.limit < scales and not self._draft_may_lag(plan)
+        if fixed_start:
+            first = plan.windows[0]
+            state = draft_scales(run, state, range(first.drafted_stop))
+            state = check_window_once(run, state, checked=first)
+        start, stop = int(fixed_start), plan.limit if fixed_end else scales
+        if start < stop:
+            state = jax.lax.while_loop(
+                lambda state: state.committed < stop,
+                functools.partial(self._step, run, start, stop),
+                state,
+            )
+        if fixed_end:
+            state = draft_scales(run, state, range(plan.limit, scales))
+            state = commit_unchecked(run, state)
+        return state
+
+    def _step(
+        self, run: SpeculativeRun, start: int, stop: int, state: DecodingState
+    ) -> DecodingState:
+        """Drafts and checks one window; behind the last checked scale, drafts the rest.
+
+        The scales committed before it lie in start..stop - 1.
+        """
+        plan, scales = run.plan, run.pyramid.num_scales
+        windows = plan.windows[start * plan.choices :]
         branches = [
-            functools.partial(check_window_once, run, checked=checked) for checked in plan.windows
+            functools.partial(check_window_once, run, checked=checked) for checked in windows
         ]
-        stops = [checked.drafted_stop for checked in plan.windows]
-        index = state.committed * plan.choices
+        stops = [checked.drafted_stop for checked in windows]
+        index = (state.committed - start) * plan.choices
         if plan.choices > 1:
             index = index + self._choice(run, state)
-        if plan.limit < scales:
+        if plan.limit < stop:
             branches.append(functools.partial(commit_unchecked, run))
             stops.append(scales)
-            index = jnp.where(state.committed >= plan.limit, len(plan.windows), index)
+            index = jnp.where(state.committed >= plan.limit, len(windows), index)
         if run.models.draft is not None:
-            stop = jnp.asarray(np.asarray(stops, np.int32))[index]
-            state = propose_until(run, state, stop, catches_up=self._draft_may_lag(plan))
+            until = jnp.asarray(np.asarray(stops, np.int32))[index]
+            state = propose_until(run, state, until, catches_up=self._draft_may_lag(plan))
         return jax.lax.switch(index, branches, state)
 
     def _draft_may_lag(self, plan: WindowPlan) -> bool:

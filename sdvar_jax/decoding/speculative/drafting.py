@@ -66,6 +66,21 @@ def draft_window(run: SpeculativeRun, state: DecodingState, window: Window) -> D
     )
 
 
+def draft_scales(run: SpeculativeRun, state: DecodingState, scales: range) -> DecodingState:
+    """Proposes these scales, a forward each; nothing without a draft.
+
+    Args:
+      run: what stays the same.
+      state: see ``draft_window``.
+      scales: the first of them is the first that the draft's cache does not hold.
+    """
+    if run.models.draft is None:
+        return state
+    for scale in scales:
+        state = draft_window(run, state, window=Window(scale, scale + 1))
+    return state
+
+
 def propose_until(
     run: SpeculativeRun, state: DecodingState, stop: jax.Array, *, catches_up: bool
 ) -> DecodingState:

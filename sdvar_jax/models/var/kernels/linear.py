@@ -30,12 +30,14 @@ class Tiling:
     """How a product is cut up; the defaults won on an H100 (``docs/performance.md``).
 
     Attributes:
+      block_m: rows that a program makes; None for all.
       block_n: columns that a program makes.
       block_k: rows of the kernel that are read at a time.
       warps: of a program.
       stages: reads under way.
     """
 
+    block_m: int | None = None
     block_n: int = 64
     block_k: int = 128
     warps: int = 4
@@ -132,15 +134,17 @@ def linear(
     chex.assert_is_divisible(width, tiling.block_k)
     chex.assert_is_divisible(columns, tiling.block_n)
     scales = () if scale is None else (scale,)
+    block_m = tiling.block_m or rows
+    chex.assert_is_divisible(rows, block_m)
     return pl.pallas_call(
         functools.partial(_linear_kernel, gelu=gelu, block_k=tiling.block_k),
-        grid=(columns // tiling.block_n,),
+        grid=(rows // block_m, columns // tiling.block_n),
         in_specs=[
-            pl.BlockSpec((rows, width), lambda n: (0, 0)),
-            pl.BlockSpec((width, tiling.block_n), lambda n: (0, n)),
-            *[pl.BlockSpec((tiling.block_n,), lambda n: (n,))] * (1 + len(scales)),
+            pl.BlockSpec((block_m, width), lambda m, n: (m, 0)),
+            pl.BlockSpec((width, tiling.block_n), lambda m, n: (0, n)),
+            *[pl.BlockSpec((tiling.block_n,), lambda m, n: (n,))] * (1 + len(scales)),
         ],
-        out_specs=pl.BlockSpec((rows, tiling.block_n), lambda n: (0, n)),
+        out_specs=pl.BlockSpec((block_m, tiling.block_n), lambda m, n: (m, n)),
         out_shape=jax.ShapeDtypeStruct((rows, columns), x.dtype),
         compiler_params=plt.CompilerParams(num_warps=tiling.warps, num_stages=tiling.stages),
         interpret=interpret,
@@ -180,15 +184,17 @@ def linear_parts(
     chex.assert_is_divisible(columns, tiling.block_n)
     share = width // parts
     scales = () if scale is None else (scale,)
+    block_m = tiling.block_m or rows
+    chex.assert_is_divisible(rows, block_m)
     return pl.pallas_call(
         functools.partial(_parts_kernel, block_k=tiling.block_k),
-        grid=(columns // tiling.block_n, parts),
+        grid=(rows // block_m, columns // tiling.block_n, parts),
         in_specs=[
-            pl.BlockSpec((rows, share), lambda n, p: (0, p)),
-            pl.BlockSpec((share, tiling.block_n), lambda n, p: (p, n)),
-            *[pl.BlockSpec((tiling.block_n,), lambda n, p: (n,))] * len(scales),
+            pl.BlockSpec((block_m, share), lambda m, n, p: (m, p)),
+            pl.BlockSpec((share, tiling.block_n), lambda m, n, p: (p, n)),
+            *[pl.BlockSpec((tiling.block_n,), lambda m, n, p: (n,))] * len(scales),
         ],
-        out_specs=pl.BlockSpec((1, rows, tiling.block_n), lambda n, p: (p, 0, n)),
+        out_specs=pl.BlockSpec((1, block_m, tiling.block_n), lambda m, n, p: (p, m, n)),
         out_shape=jax.ShapeDtypeStruct((parts, rows, columns), jnp.float32),
         compiler_params=plt.CompilerParams(num_warps=tiling.warps, num_stages=tiling.stages),
         interpret=interpret,
