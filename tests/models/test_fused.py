@@ -23,7 +23,15 @@ from sdvar_jax.decoding.speculative import Speculative
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import KVCache, block_causal_mask
 from sdvar_jax.models.var.fused import visible_limits
-from sdvar_jax.models.var.kernels import AUTO, FUSED, INTERPRETED, REFERENCE, SCANNED, choice
+from sdvar_jax.models.var.kernels import (
+    AUTO,
+    FUSED,
+    INTERPRETED,
+    REFERENCE,
+    SCANNED,
+    choice,
+    linear,
+)
 from sdvar_jax.models.var.kernels.choice import choose_kernels, prepared, supported, with_kernels
 from sdvar_jax.pipeline import Pipeline, choose_filter
 
@@ -48,6 +56,26 @@ def test_windows_over_the_cache(windows, options):
         np.testing.assert_allclose(one, other, atol=2e-5)
     for one, other in zip(jax.tree.leaves(cache), jax.tree.leaves(wanted_cache), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_many_rows_are_the_librarys(monkeypatch):
+    # A shape of its own: what was traced for others is not traced again.
+    model = small_model(config(mlp_ratio=3.0))
+    monkeypatch.setattr(linear, "SMALL", 0)
+    assert not linear.multiplies_well(3 * PYRAMID.total_length, 64 * 192)
+    wanted, _ = hidden_over_windows(model, [(0, 5)])
+    got, _ = hidden_over_windows(with_kernels(model, INTERPRETED), [(0, 5)])
+    np.testing.assert_allclose(got[0], wanted[0], atol=2e-5)
+
+
+def test_the_modulations_are_the_references():
+    for options in ({}, {"shared_aln": True}):
+        model = small_model(config(**options))
+        labels = jnp.asarray([1, 0, 2])
+        wanted = model.modulations(labels)
+        got = with_kernels(model, INTERPRETED).modulations(labels)
+        for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-5)
 
 
 def test_masks_that_are_not_block_causal_take_the_reference_path():

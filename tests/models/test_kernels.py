@@ -9,7 +9,13 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from sdvar_jax.models.var.kernels.attention import block_of, cached_attention
-from sdvar_jax.models.var.kernels.linear import Tiling, linear, linear_parts, padded_rows
+from sdvar_jax.models.var.kernels.linear import (
+    Tiling,
+    linear,
+    linear_parts,
+    multiplies_well,
+    padded_rows,
+)
 from sdvar_jax.models.var.kernels.normalize import residual_normalize
 
 TOLERANCE = 1e-5
@@ -48,6 +54,14 @@ class TestLinear:
         wanted = jax.nn.gelu(wanted, approximate=True) if gelu else wanted
         got = linear(x, kernel, bias, gelu=gelu, interpret=True)
         np.testing.assert_allclose(got, wanted, atol=TOLERANCE)
+
+    def test_more_rows_are_cut_up_too(self):
+        x, kernel, bias = normal(0, 192, 128), normal(1, 128, 256) / 16, normal(2, 256)
+        wanted = jnp.matmul(x, kernel, precision="highest")
+        got = linear(x, kernel, bias, interpret=True)
+        np.testing.assert_allclose(got, wanted + bias[None], atol=TOLERANCE)
+        got = linear_parts(x, kernel, parts=2, interpret=True)
+        np.testing.assert_allclose(got.sum(axis=0), wanted, atol=TOLERANCE)
 
     @pytest.mark.parametrize("parts", [None, 1, 3])
     def test_parts_add_up_to_the_product(self, parts):
@@ -94,7 +108,7 @@ class TestLinear:
             linear_parts(x, values, scale[:32], interpret=True)
 
     @pytest.mark.parametrize("weights", [jnp.bfloat16, jnp.int8])
-    @pytest.mark.parametrize("rows", [16, 64, 128])
+    @pytest.mark.parametrize("rows", [16, 64, 128, 512])
     def test_lowers_for_a_gpu_without_one(self, rows, weights):
         x = jax.ShapeDtypeStruct((rows, 1920), jnp.bfloat16)
         kernel = jax.ShapeDtypeStruct((1920, 7680), weights)
@@ -117,10 +131,12 @@ class TestLinear:
         with pytest.raises(AssertionError):
             linear(normal(0, 16, 128), normal(1, 256, 64), normal(2, 64), interpret=True)
         with pytest.raises(AssertionError):
-            linear(normal(0, 16, 128), normal(1, 128, 96), normal(2, 96), interpret=True)
+            linear(normal(0, 16, 128), normal(1, 128, 80), normal(2, 80), interpret=True)
 
-    @pytest.mark.parametrize(("rows", "padded"), [(1, 16), (16, 16), (18, 32), (72, 128)])
-    def test_rows_are_padded_to_a_power_of_two(self, rows, padded):
+    @pytest.mark.parametrize(
+        ("rows", "padded"), [(1, 16), (16, 16), (18, 32), (72, 128), (129, 192), (338, 384)]
+    )
+    def test_rows_are_padded_to_whole_tiles(self, rows, padded):
         assert padded_rows(rows) == padded
 
     @pytest.mark.parametrize(
@@ -129,10 +145,25 @@ class TestLinear:
     def test_the_official_sizes_are_cut_into_a_program_a_multiprocessor_at_most(self, depth, rows):
         width = 64 * depth
         for wide in (width, 4 * width):
-            tiling = Tiling.of(wide, rows)
-            parts = tiling.parts(wide, width)
+            tiling = Tiling.of_parts(wide, width, rows)
+            parts = tiling.parts(wide, width, rows)
             assert wide % (tiling.block_k * parts) == 0
             assert 60 <= parts * width // tiling.block_n <= 132
+
+    @pytest.mark.parametrize("rows", [256, 512])
+    def test_parts_of_more_rows_are_two_rounds_of_programs_at_most(self, rows):
+        for wide in (1024, 4096):
+            tiling = Tiling.of_parts(wide, 1024, rows)
+            programs = rows // tiling.block_m * 1024 // tiling.block_n
+            parts = tiling.parts(wide, 1024, rows)
+            assert 60 <= parts * programs <= 264
+            assert wide // parts >= 512
+
+    def test_small_matrices_are_multiplied_here_with_more_rows(self):
+        assert multiplies_well(128, 1920 * 7680)
+        assert not multiplies_well(129, 1920 * 7680)
+        assert multiplies_well(512, 1024 * 4096)
+        assert not multiplies_well(513, 64 * 64)
 
 
 class TestCachedAttention:

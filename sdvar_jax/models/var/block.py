@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -14,6 +16,9 @@ from sdvar_jax.models.var.initializers import (
     linear,
     modulation_init,
 )
+
+Projection = Callable[[nnx.Linear, jax.Array], jax.Array]
+"""Runs a linear layer over rows, [rows, width] -> [rows, columns]."""
 
 
 def layer_norm(x: jax.Array, eps: float) -> jax.Array:
@@ -80,12 +85,18 @@ class Block(nnx.Module):
         self.ada_gss = _shared_offset(config, dtypes, rngs) if shared else None
         self.ada_lin = None if shared else _own_projection(config, dtypes, rngs)
 
-    def modulation(self, activated: jax.Array, shared: jax.Array | None) -> jax.Array:
+    def modulation(
+        self,
+        activated: jax.Array,
+        shared: jax.Array | None,
+        project: Projection = nnx.Linear.__call__,
+    ) -> jax.Array:
         """The block's six modulation vectors.
 
         Args:
           activated: SiLU of the class embedding [batch, width].
           shared: the shared projection [batch, 6, width], if the model has one.
+          project: runs the block's own projection.
 
         Returns:
           [batch, 6, width] in the compute dtype.
@@ -94,7 +105,7 @@ class Block(nnx.Module):
             assert shared is not None
             assert self.ada_gss is not None
             return shared + self.ada_gss[...].astype(self.dtypes.compute_dtype)[None]
-        return self.ada_lin(activated).reshape(-1, 6, self.config.width)
+        return project(self.ada_lin, activated).reshape(-1, 6, self.config.width)
 
     def __call__(
         self,

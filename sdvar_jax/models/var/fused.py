@@ -1,8 +1,8 @@
 """The blocks of VAR over a window, in seven kernels a block: the fast path on GPUs.
 
 The same sums as ``VAR.hidden``'s reference path with fewer roundings in between. All positions of
-all rows lie in one matrix, [rows * length, width]; where that is few rows, the products are the
-package's own and the matrix is padded to a power of two of rows that nothing ever reads.
+all rows lie in one matrix, [rows * length, width]; where that is few rows or the model is small,
+the products are the package's own and the matrix is padded by rows that nothing ever reads.
 """
 
 from __future__ import annotations
@@ -14,12 +14,18 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
-from sdvar_jax.config import DTypePolicy
+from sdvar_jax.config import DTypePolicy, VARConfig
 from sdvar_jax.models.var.block import Block
 from sdvar_jax.models.var.cache import KVCache
 from sdvar_jax.models.var.kernels.attention import cached_attention
-from sdvar_jax.models.var.kernels.linear import MAX_ROWS, linear, linear_parts, padded_rows
+from sdvar_jax.models.var.kernels.linear import (
+    linear,
+    linear_parts,
+    multiplies_well,
+    padded_rows,
+)
 from sdvar_jax.models.var.kernels.normalize import residual_normalize
 from sdvar_jax.models.var.products import Kernel, product
 
@@ -46,11 +52,11 @@ def visible_limits(mask: np.ndarray | None, offset: int, length: int) -> np.ndar
 
 
 class _Products:
-    """The four products of a block, for few rows or for many."""
+    """The four products of a block: the package's own, or the library's."""
 
-    def __init__(self, rows: int, dtypes: DTypePolicy, interpret: bool) -> None:
-        self.few = rows <= MAX_ROWS
-        self.padded = padded_rows(rows) if self.few else rows
+    def __init__(self, rows: int, config: VARConfig, dtypes: DTypePolicy, interpret: bool) -> None:
+        self.own = multiplies_well(rows, config.width * max(3 * config.width, config.mlp_width))
+        self.padded = padded_rows(rows) if self.own else rows
         self._dtypes = dtypes
         self._interpret = interpret
 
@@ -66,7 +72,7 @@ class _Products:
     ) -> jax.Array:
         """The product x @ kernel + bias, and GELU where asked for."""
         bias = self._cast(bias)
-        if self.few:
+        if self.own:
             values, scale = self._operands(kernel)
             return linear(x, values, bias, scale, gelu=gelu, interpret=self._interpret)
         out = product(x, kernel, self._dtypes) + bias[None]
@@ -74,7 +80,7 @@ class _Products:
 
     def branch(self, x: jax.Array, kernel: Kernel) -> jax.Array:
         """The product x @ kernel, maybe in parts still to be added up."""
-        if self.few:
+        if self.own:
             return linear_parts(x, *self._operands(kernel), interpret=self._interpret)
         return product(x, kernel, self._dtypes)
 
@@ -114,7 +120,7 @@ def _fused_block(
     """
     config, attn, ffn = block.config, block.attn, block.ffn
     rows, length = modulation.shape[0], seen.shape[0]
-    products = _Products(rows * length, block.dtypes, interpret)
+    products = _Products(rows * length, config, block.dtypes, interpret)
     common = {"length": length, "eps": config.norm_eps, "interpret": interpret}
     qkv = products.whole(h, attn.qkv_weight(), attn.qkv_bias())
     out, keys, values = cached_attention(
@@ -151,6 +157,27 @@ def _fused_block(
     return total, h, keys, values
 
 
+def few_rows_linear(layer: nnx.Linear, x: jax.Array, *, interpret: bool = False) -> jax.Array:
+    """A linear layer over rows that are few, as those of the classes are.
+
+    Args:
+      layer: with a bias.
+      x: [rows, width] in the compute dtype.
+      interpret: run without an accelerator, for tests.
+
+    Returns:
+      [rows, columns] in x's dtype.
+    """
+    rows = x.shape[0]
+    kernel = layer.kernel[...]
+    if layer.bias is None or not multiplies_well(rows, kernel.size):
+        return layer(x)
+    padded = jnp.pad(x, ((0, padded_rows(rows) - rows), (0, 0)))
+    bias = layer.bias[...]
+    out = linear(padded, kernel.astype(x.dtype), bias.astype(x.dtype), interpret=interpret)
+    return out[:rows]
+
+
 def fused_hidden(
     blocks: Sequence[Block],
     x: jax.Array,
@@ -177,7 +204,7 @@ def fused_hidden(
     """
     rows, length, width = x.shape
     chex.assert_shape(modulations, (rows, 6, width))
-    padded = _Products(rows * length, blocks[0].dtypes, interpret).padded
+    padded = _Products(rows * length, blocks[0].config, blocks[0].dtypes, interpret).padded
     total = x.reshape(rows * length, width)
     total = jnp.pad(total, ((0, padded - rows * length), (0, 0)))  # [padded, width]
     _, h = residual_normalize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import chex
@@ -11,7 +12,7 @@ import numpy as np
 from flax import nnx, struct
 
 from sdvar_jax.config import FLOAT32, DTypePolicy, VARConfig
-from sdvar_jax.models.var.block import Block, layer_norm
+from sdvar_jax.models.var.block import Block, Projection, layer_norm
 from sdvar_jax.models.var.cache import KVCache
 from sdvar_jax.models.var.initializers import (
     ADALN_GAIN,
@@ -100,20 +101,29 @@ class VAR(nnx.Module):
         chex.assert_rank(labels, 1)
         condition = self.class_embed[...][labels].astype(self.dtypes.compute_dtype)
         activated = jax.nn.silu(condition)
+        project = self._projection()
         shared = None
         if self.shared_ada_lin is not None:
-            shared = self.shared_ada_lin(activated).reshape(-1, 6, self.config.width)
-        head = self.head_ada_lin(activated).astype(jnp.float32)
+            shared = project(self.shared_ada_lin, activated).reshape(-1, 6, self.config.width)
+        head = project(self.head_ada_lin, activated).astype(jnp.float32)
         blocks = (
             (self.blocks.modulations(activated, shared),)
             if isinstance(self.blocks, StackedBlocks)
-            else tuple(block.modulation(activated, shared) for block in self.blocks)
+            else tuple(block.modulation(activated, shared, project) for block in self.blocks)
         )
         return Modulations(
             condition=condition,
             blocks=blocks,
             head=head.reshape(-1, 2, self.config.width),
         )
+
+    def _projection(self) -> Projection:
+        """What runs the AdaLN projections, whose rows are few."""
+        if self.kernels not in (FUSED, INTERPRETED):
+            return nnx.Linear.__call__
+        from sdvar_jax.models.var.fused import few_rows_linear
+
+        return functools.partial(few_rows_linear, interpret=self.kernels == INTERPRETED)
 
     def embed_first(self, modulations: Modulations) -> jax.Array:
         """Input of the first scale: the class embedding with its positions, [batch, 1, width]."""

@@ -1,4 +1,4 @@
-"""Matrix products of few rows, which cost what reading the weights costs.
+"""Matrix products of few rows, which cost what reading the weights costs, and of small matrices.
 
 With a handful of rows a product is as fast as its weights come from memory, so what counts is that
 every multiprocessor has enough of them under way. Weights of eight bits become floats on their way
@@ -20,9 +20,20 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 MAX_ROWS = 128
-"""From here on arithmetic counts, and the library's products win."""
+"""From here on arithmetic counts, and the library's products win but for small matrices."""
+
+MAX_ROWS_OF_SMALL = 512
+"""Rows up to which small matrices are multiplied here too: bias and GELU come for free."""
+
+SMALL = 2**22
+"""Weights of a small matrix."""
 
 _MULTIPROCESSORS = 132
+
+
+def multiplies_well(rows: int, weights: int) -> bool:
+    """Whether products of so many rows and weights are faster here than the library's."""
+    return rows <= (MAX_ROWS_OF_SMALL if weights <= SMALL else MAX_ROWS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,20 +55,48 @@ class Tiling:
     stages: int = 6
 
     @classmethod
-    def of(cls, width: int, rows: int) -> Tiling:
-        """For products [rows, width] @ [width, ...]: six reads must fit in shared memory."""
+    def of(cls, width: int, columns: int, rows: int) -> Tiling:
+        """For products [rows, width] @ [width, columns]: reads must fit in shared memory."""
+        if rows > MAX_ROWS:
+            return cls(block_m=64, block_n=128 if columns % 128 == 0 else 64, block_k=64, stages=4)
+        programs = columns // 64
+        return cls(
+            # Narrower programs where half of the multiprocessors would have nothing to do.
+            block_n=32 if 2 * programs <= _MULTIPROCESSORS else 64,
+            block_k=128 if width % 128 == 0 and rows <= 64 else 64,
+            # A second round waits for the first, unless both fit on a multiprocessor.
+            stages=6 if programs <= _MULTIPROCESSORS else 3,
+        )
+
+    @classmethod
+    def of_parts(cls, width: int, columns: int, rows: int) -> Tiling:
+        """For the same product in parts, which keep all multiprocessors busy themselves."""
+        if rows > MAX_ROWS:
+            return cls.of(width, columns, rows)
         return cls(block_k=128 if width % 128 == 0 and rows <= 64 else 64)
 
-    def parts(self, width: int, columns: int) -> int:
-        """Into how many parts to split: a program a multiprocessor at most, no second round."""
+    def parts(self, width: int, columns: int, rows: int) -> int:
+        """Into how many parts to split.
+
+        With few rows a program a multiprocessor at most, no second round; with more, parts that
+        are long enough.
+        """
         blocks = width // self.block_k
-        most = max(_MULTIPROCESSORS // (columns // self.block_n), 1)
+        programs = columns // self.block_n
+        if self.block_m is None:
+            most = max(_MULTIPROCESSORS // programs, 1)
+        else:
+            programs *= rows // self.block_m
+            most = max(min(2 * _MULTIPROCESSORS // programs, width // 512, 4), 1)
         return max(parts for parts in range(1, most + 1) if blocks % parts == 0)
 
 
 def padded_rows(rows: int) -> int:
-    """Rows that a product of ``rows`` rows is computed with: a power of two, at least 16."""
-    return max(16, 1 << (rows - 1).bit_length())
+    """Rows that a product of ``rows`` rows is computed with.
+
+    A power of two, at least 16; beyond ``MAX_ROWS`` a multiple of 64.
+    """
+    return max(16, 1 << (rows - 1).bit_length()) if rows <= MAX_ROWS else -(-rows // 64) * 64
 
 
 def _product(x_ref: Any, w_ref: Any, block_k: int) -> jax.Array:
@@ -128,7 +167,7 @@ def linear(
     """
     rows, width = x.shape
     columns = kernel.shape[1]
-    tiling = Tiling.of(width, rows) if tiling is None else tiling
+    tiling = Tiling.of(width, columns, rows) if tiling is None else tiling
     _check_kernel(kernel, scale, width)
     chex.assert_shape(bias, (columns,))
     chex.assert_is_divisible(width, tiling.block_k)
@@ -177,8 +216,8 @@ def linear_parts(
     """
     rows, width = x.shape
     columns = kernel.shape[1]
-    tiling = Tiling.of(width, rows) if tiling is None else tiling
-    parts = tiling.parts(width, columns) if parts is None else parts
+    tiling = Tiling.of_parts(width, columns, rows) if tiling is None else tiling
+    parts = tiling.parts(width, columns, rows) if parts is None else parts
     _check_kernel(kernel, scale, width)
     chex.assert_is_divisible(width, tiling.block_k * parts)
     chex.assert_is_divisible(columns, tiling.block_n)
