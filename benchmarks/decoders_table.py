@@ -26,7 +26,7 @@ from benchmarks.budget import Budget
 from benchmarks.command import positive, run_command, run_context
 from benchmarks.compile_ahead import CompileAhead
 from benchmarks.decoder_rows import GROUPS, TARGET, Row, table_rows
-from benchmarks.programs import Lowered, Program, lower_tokens
+from benchmarks.programs import Lowered, Program, lower_images, lower_tokens
 from benchmarks.results import Results, markdown_table
 from sdvar_jax.data import load_dataset
 from sdvar_jax.decoding import Request, make_request
@@ -36,11 +36,10 @@ from sdvar_jax.evaluation.features import DEFAULT_FEATURES, FeatureExtractor, lo
 from sdvar_jax.evaluation.measure import FeatureSet, Reference
 from sdvar_jax.loading import choose_dtypes, find_models
 from sdvar_jax.models.var.kernels import AUTO
-from sdvar_jax.pipeline import Pipeline, _images
+from sdvar_jax.pipeline import Pipeline
 from sdvar_jax.runtime.atomic import atomic_file
 from sdvar_jax.runtime.compilation_cache import enable_compilation_cache
 from sdvar_jax.runtime.directories import ensure_directory
-from sdvar_jax.runtime.lowering import lowered
 from sdvar_jax.runtime.memory import peak_memory
 from sdvar_jax.sampling.filtering import METHODS
 
@@ -132,18 +131,11 @@ class Table:
 
     def lower_images(self, batch: int) -> Lowered:
         """The program from f_hats to pictures, lowered."""
-        definitions = dataclasses.replace(self.pipeline._definitions, target=None, draft=None)
-        weights = self.pipeline._weights.replace(target=None, draft=None)
         latent = self.pyramid.sides[-1]
         shape = (self.pyramid.num_scales + 1, batch, latent, latent)
         channels = self.pipeline.target.config.latent_channels
         f_hats = jax.ShapeDtypeStruct((*shape, channels), jax.numpy.float32)
-
-        @jax.jit
-        def images(weights: Any, f_hats: jax.Array) -> jax.Array:
-            return _images(definitions, weights, f_hats[-1])
-
-        return lowered(images, weights=weights, f_hats=f_hats), {"weights": weights}
+        return lower_images(self.pipeline, f_hats)
 
     def compile_all(self, rows: Sequence[Row]) -> None:
         """Compiles what fits in its share of the time."""
@@ -233,20 +225,20 @@ class Table:
 
     def memory(self, row: Row, batch: int) -> int | None:
         """Bytes on the device while a decoder runs: all weights, and the larger program's work."""
+        tokens, images = (
+            self.compiler.get(key) for key in ((row.program, batch), ("images", batch))
+        )
+        if tokens is None or images is None:
+            return None
         work = []
-        for key in ((row.program, batch), ("images", batch)):
-            program = self.compiler.get(key)
-            if program is None or program.memory_bytes is None:
+        for program in (tokens, images):
+            if program.memory_bytes is None:
                 return None
-            analysis = program.executable.memory_analysis()
-            work.append(program.memory_bytes - analysis.argument_size_in_bytes)
-        _, weights = self.pipeline._models_for(row.decoder)
-        held = sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
+            arguments = program.executable.memory_analysis().argument_size_in_bytes
+            work.append(program.memory_bytes - arguments)
         # What the pictures are made from stays while they are made.
-        f_hats = self.compiler.get(("images", batch)).executable.memory_analysis()
-        vqvae = sum(leaf.nbytes for leaf in jax.tree.leaves(self.pipeline._weights.vqvae))
-        work[1] += f_hats.argument_size_in_bytes - vqvae
-        return held + max(work)
+        work[1] += arguments - _held(images)
+        return _held(tokens) + max(work)
 
     def measure(self, row: Row) -> dict[str, Any] | None:
         """One row of the table, or None where a program is missing."""
@@ -361,6 +353,11 @@ class Table:
                 continue
             record = self.results.add("row", row=row.name, group=row.group, **fields)
             print(told(record, self.options.batch), flush=True)
+
+
+def _held(program: Program) -> int:
+    """Bytes of the weights that a program is called with."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(program.fixed["weights"]))
 
 
 def _estimate(fields: dict[str, float]) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 
+from sdvar_jax import programs
 from sdvar_jax.decoding import Decoder, Request
 from sdvar_jax.pipeline import Pipeline
-from sdvar_jax.runtime.compiler_options import compiler_options
-from sdvar_jax.runtime.lowering import lowered
+from sdvar_jax.programs import Run, needed_bytes
 from sdvar_jax.sampling import SamplingConfig
 
 Lowered = tuple[Any, dict[str, Any]]
@@ -44,18 +44,9 @@ class Program:
     @property
     def memory_bytes(self) -> int | None:
         """Device memory while it runs: arguments, results and temporaries."""
-        try:
-            memory = self.executable.memory_analysis()
-        except jax.errors.JaxRuntimeError:
-            return None
-        if memory is None:
-            return None
-        return (
-            memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-            + memory.temp_size_in_bytes
-            - memory.alias_size_in_bytes
-        )
+        if isinstance(self.executable, Run):
+            return self.executable.memory_bytes
+        return needed_bytes(self.executable)
 
     def compile_fields(self) -> dict[str, float | int | None]:
         """As a result's fields."""
@@ -76,7 +67,7 @@ def compile_program(lower: Lower) -> Program:
 def compiled(program: Any, fixed: dict[str, Any], lower_seconds: float) -> Program:
     """Compiles what was lowered."""
     start = time.perf_counter()
-    executable = program.compile(compiler_options=compiler_options())
+    executable = programs.compiled(program)
     return Program(executable, fixed, lower_seconds, time.perf_counter() - start)
 
 
@@ -84,36 +75,21 @@ def lower_whole(
     pipeline: Pipeline, decoder: Decoder, sampling: SamplingConfig, request: Request
 ) -> Lowered:
     """From class labels to tokens and images, as ``Pipeline.sample`` runs it."""
-    return _lower_decoding(pipeline._one_program, pipeline, decoder, sampling, request)
+    compiled_in = pipeline.prepare(decoder, sampling, float(request.threshold))
+    program, weights = pipeline.lower(request, decoder, compiled_in)
+    return program, {"weights": weights}
 
 
 def lower_tokens(
     pipeline: Pipeline, decoder: Decoder, sampling: SamplingConfig, request: Request
 ) -> Lowered:
     """From class labels to tokens alone."""
-    return _lower_decoding(pipeline._tokens_program, pipeline, decoder, sampling, request)
-
-
-def _lower_decoding(
-    jitted: Any, pipeline: Pipeline, decoder: Decoder, sampling: SamplingConfig, request: Request
-) -> Lowered:
-    definitions, weights = pipeline._models_for(decoder)
     compiled_in = pipeline.prepare(decoder, sampling, float(request.threshold))
-    fixed = {"weights": weights}
-    program = lowered(
-        jitted,
-        definitions=definitions,
-        decoder=decoder,
-        sampling=compiled_in,
-        request=request,
-        **fixed,
-    )
-    return program, fixed
+    program, weights = pipeline.lower_tokens(request, decoder, compiled_in)
+    return program, {"weights": weights}
 
 
-def lower_images(pipeline: Pipeline, f_hat: jax.Array) -> Lowered:
-    """From f_hat to images."""
-    fixed = {"weights": pipeline._weights}
-    definitions = pipeline._definitions
-    program = lowered(pipeline._images_program, definitions=definitions, f_hat=f_hat, **fixed)
-    return program, fixed
+def lower_images(pipeline: Pipeline, f_hats: jax.Array) -> Lowered:
+    """From f_hats to images of the last."""
+    program, weights = pipeline.lower_images(f_hats)
+    return program, {"weights": weights}

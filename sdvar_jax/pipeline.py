@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx, struct
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sdvar_jax.checkpoint.compatibility import check_compatible, check_draft
@@ -18,7 +17,6 @@ from sdvar_jax.config.validation import require
 from sdvar_jax.decoding import (
     Decoded,
     Decoder,
-    DecodingModels,
     ForcedTokens,
     Request,
     TargetOnly,
@@ -31,87 +29,15 @@ from sdvar_jax.models import VAR, VQVAE
 from sdvar_jax.models.var.kernels import AUTO, FUSED
 from sdvar_jax.models.var.kernels.choice import prepared, running_with
 from sdvar_jax.models.var.quantized import FLOAT, with_weights
+from sdvar_jax.models.vqvae.placement import decoding_half, filters_out_first
+from sdvar_jax.programs import Definitions, LoweredRun, Programs, Weights, compiled, split
 from sdvar_jax.result import SampleResult
-from sdvar_jax.runtime.compiler_options import compiler_options
-from sdvar_jax.runtime.lowering import lowered
 from sdvar_jax.sampling import SamplingConfig
 
 Progress = Callable[[int], None]
 
 DATA_AXIS = "data"
 """The mesh axis that batches are spread over."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Definition:
-    """The static half of a model."""
-
-    graph: Any
-    structure: Any
-
-    def merge(self, weights: tuple[jax.Array, ...]) -> Any:
-        """The model with its arrays."""
-        return nnx.merge(self.graph, jax.tree.unflatten(self.structure, weights))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Definitions:
-    """The static half of the models."""
-
-    target: _Definition | None
-    vqvae: _Definition
-    draft: _Definition | None
-
-
-class _Weights(struct.PyTreeNode):
-    """The arrays of the models, as plain tuples: a call spends no time on taking trees apart."""
-
-    target: Any
-    vqvae: Any
-    draft: Any
-
-
-def _split(model: Any) -> tuple[Any, Any]:
-    """A model's static half and its arrays; None stays None."""
-    if model is None:
-        return None, None
-    graph, state = nnx.split(model)
-    leaves, structure = jax.tree.flatten(state)
-    return _Definition(graph, structure), tuple(leaves)
-
-
-def _decode(
-    definitions: _Definitions,
-    weights: _Weights,
-    request: Request,
-    decoder: Decoder,
-    sampling: TokenSampling,
-) -> Decoded:
-    """Tokens and f_hat."""
-    assert definitions.target is not None
-    models = DecodingModels(
-        target=definitions.target.merge(weights.target),
-        quantizer=definitions.vqvae.merge(weights.vqvae).quantizer,
-        draft=None if definitions.draft is None else definitions.draft.merge(weights.draft),
-    )
-    return decoder.decode(models, request, sampling)
-
-
-def _images(definitions: _Definitions, weights: _Weights, f_hat: jax.Array) -> jax.Array:
-    """Images in [0, 1], float32 [batch, side, side, 3], from f_hat."""
-    return (definitions.vqvae.merge(weights.vqvae).decode(f_hat) + 1.0) / 2.0
-
-
-def _decode_and_images(
-    definitions: _Definitions,
-    weights: _Weights,
-    request: Request,
-    decoder: Decoder,
-    sampling: TokenSampling,
-) -> tuple[Decoded, jax.Array]:
-    """Tokens, f_hat and images in one program."""
-    decoded = _decode(definitions, weights, request, decoder, sampling)
-    return decoded, _images(definitions, weights, decoded.f_hats[-1])
 
 
 def _acceptance_seen(
@@ -226,9 +152,12 @@ class Pipeline:
         self.filter_method = choose_filter(filter_method, target.kernels)
         self.default_sampling = default_sampling
         running_draft = None if draft is None else prepared(draft)
-        parts = [_split(model) for model in (prepared(target), vqvae, running_draft)]
-        self._definitions = _Definitions(*(definition for definition, _ in parts))
-        self._weights = _Weights(*(weights for _, weights in parts))
+        drawing = decoding_half(vqvae)
+        if target.kernels == FUSED:
+            drawing = filters_out_first(drawing)
+        parts = [split(model) for model in (prepared(target), drawing, running_draft)]
+        self._definitions = Definitions(*(definition for definition, _ in parts))
+        self._weights = Weights(*(weights for _, weights in parts))
         self.mesh: Mesh | None = None
         if mesh is not None:
             require(
@@ -241,10 +170,7 @@ class Pipeline:
             self.mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=automatic)
             everywhere = NamedSharding(self.mesh, PartitionSpec())
             self._weights = jax.device_put(self._weights, everywhere)
-        static = ("definitions", "decoder", "sampling")
-        self._one_program = jax.jit(_decode_and_images, static_argnames=static)
-        self._tokens_program = jax.jit(_decode, static_argnames=static)
-        self._images_program = jax.jit(_images, static_argnames=("definitions",))
+        self._programs = Programs(apart=target.kernels == FUSED)
         self._compiled: dict[Any, Any] = {}
 
     def check_labels(self, labels: Sequence[int]) -> np.ndarray:
@@ -355,7 +281,36 @@ class Pipeline:
         )
         return jax.device_put(request, spread)
 
-    def _models_for(self, decoder: Decoder) -> tuple[_Definitions, _Weights]:
+    def lower(
+        self, request: Request, decoder: Decoder, sampling: TokenSampling
+    ) -> tuple[LoweredRun, Weights]:
+        """What ``sample`` runs for a request of this shape, and the arrays it is called with.
+
+        Args:
+          request: arrays on the devices that it will run on.
+          decoder: how token maps are made.
+          sampling: see ``prepare``.
+        """
+        definitions, weights = self._models_for(decoder)
+        return self._programs.lower(definitions, weights, request, decoder, sampling), weights
+
+    def lower_tokens(
+        self, request: Request, decoder: Decoder, sampling: TokenSampling
+    ) -> tuple[jax.stages.Lowered, Weights]:
+        """As ``lower``, without the images."""
+        definitions, weights = self._models_for(decoder)
+        return self._programs.lower_tokens(
+            definitions, weights, request, decoder, sampling
+        ), weights
+
+    def lower_images(
+        self, f_hats: jax.Array | jax.ShapeDtypeStruct
+    ) -> tuple[jax.stages.Lowered, Weights]:
+        """The program from f_hats [..., batch, latent, latent, channels] to images of the last."""
+        lowered = self._programs.lower_images(self._definitions, self._weights, f_hats)
+        return lowered, self._weights.of_images()
+
+    def _models_for(self, decoder: Decoder) -> tuple[Definitions, Weights]:
         """The models a decoder's program holds: a draft that is not used is no part of it."""
         if decoder.needs_draft:
             return self._definitions, self._weights
@@ -371,46 +326,38 @@ class Pipeline:
         measure: bool,
     ) -> tuple[Decoded, jax.Array]:
         """One batch through the compiled program or programs."""
-        definitions, weights = self._models_for(decoder)
-        static = {"definitions": definitions}
-        chosen = {"decoder": decoder, "sampling": sampling}
+        leaves, structure = jax.tree.flatten(request)
+        shapes = tuple((x.shape, str(x.dtype), getattr(x, "sharding", None)) for x in leaves)
+        key = (decoder, sampling, shapes, structure)
         if not measure:
-            program = self._compile(
-                self._one_program, timings, **static, weights=weights, request=request, **chosen
+            run, weights = self._kept(
+                ("run", *key), lambda: self.lower(request, decoder, sampling), timings
             )
-            return program(weights=weights, request=request)
-        tokens_program = self._compile(
-            self._tokens_program, timings, **static, weights=weights, request=request, **chosen
+            return run(weights=weights, request=request)
+        tokens, weights = self._kept(
+            ("tokens", *key), lambda: self.lower_tokens(request, decoder, sampling), timings
         )
         start = time.perf_counter()
-        decoded = jax.block_until_ready(tokens_program(weights=weights, request=request))
+        decoded = jax.block_until_ready(tokens(weights=weights, request=request))
         middle = time.perf_counter()
-        f_hat = decoded.f_hats[-1]
-        # The same program whatever the decoder, and so whether or not it has a draft.
-        static = {"definitions": dataclasses.replace(self._definitions, target=None, draft=None)}
-        weights = self._weights.replace(target=None, draft=None)
-        images_program = self._compile(
-            self._images_program, timings, **static, weights=weights, f_hat=f_hat
+        f_hats = decoded.f_hats
+        images_of, weights = self._kept(
+            ("images", f_hats.shape, f_hats.sharding), lambda: self.lower_images(f_hats), timings
         )
         compiled = time.perf_counter()
-        images = jax.block_until_ready(images_program(weights=weights, f_hat=f_hat))
+        images = jax.block_until_ready(images_of(weights=weights, f_hats=f_hats))
         timings["tokens"] = timings.get("tokens", 0.0) + middle - start
         timings["images"] = timings.get("images", 0.0) + time.perf_counter() - compiled
         return decoded, images
 
-    def _compile(self, program: Any, timings: dict[str, float], **arguments: Any) -> Any:
-        """The compiled program for arguments of these shapes; compile time is counted apart."""
-        shapes = tuple(
-            (leaf.shape, str(leaf.dtype), getattr(leaf, "sharding", None))
-            for leaf in jax.tree.leaves((arguments.get("request"), arguments.get("f_hat")))
-        )
-        structure = jax.tree.structure(arguments.get("request"))
-        key = (id(program), arguments.get("decoder"), arguments.get("sampling"), shapes, structure)
+    def _kept(
+        self, key: Any, lower: Callable[[], tuple[Any, Weights]], timings: dict[str, float]
+    ) -> tuple[Any, Weights]:
+        """The compiled program of a key, and its arrays; compile time is counted apart."""
         if key not in self._compiled:
             start = time.perf_counter()
-            self._compiled[key] = lowered(program, **arguments).compile(
-                compiler_options=compiler_options()
-            )
+            lowered, weights = lower()
+            self._compiled[key] = compiled(lowered), weights
             timings["compile"] += time.perf_counter() - start
         return self._compiled[key]
 

@@ -1,7 +1,7 @@
 """The thresholds of top-k and top-p in one kernel, a program a row (Pallas, through Triton).
 
-The same search as ``filtering`` does over the bits of the logits, on a row that stays in registers:
-the row is read once. A step settles two bits, since it is sums across threads that take the time.
+The same search as ``filtering`` does over the bits of the logits, one bit a step, on a row that
+stays in registers: the row is read once.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ def _kernel(logits_ref: Any, dropped_ref: Any, top_p_ref: Any, out_ref: Any, *, 
     def largest(weights: jax.Array, allowed: jax.Array) -> jax.Array:
         """The largest t for which what lies below it weighs at most ``allowed``."""
 
-        def add_two_bits(i: Any, low: jax.Array) -> jax.Array:
-            candidates = low + (jnp.arange(4, dtype=jnp.int32) << (30 - 2 * i))  # wraps like bits
-            below = jnp.where(bits[None] < candidates[:, None], weights[None], 0.0)  # [4, size]
-            fitting = jnp.sum((jnp.sum(below, axis=1) <= allowed).astype(jnp.int32), axis=0)
-            return low + ((fitting - 1) << (30 - 2 * i))
+        def add_bit(i: Any, low: jax.Array) -> jax.Array:
+            candidate = low + (jnp.int32(1) << (31 - i))
+            weight = jnp.sum(jnp.where(bits < candidate, weights, 0.0), axis=0)
+            return jnp.where(weight <= allowed, candidate, low)
 
-        return jax.lax.fori_loop(0, 16, add_two_bits, jnp.int32(_INT_MIN))
+        return jax.lax.fori_loop(0, 32, add_bit, jnp.int32(_INT_MIN))
 
     kth_bits = largest(inside.astype(jnp.float32), dropped_ref[0])
     kept = jnp.where(bits >= kth_bits, logits, -jnp.inf)

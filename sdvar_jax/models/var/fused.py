@@ -21,6 +21,7 @@ from sdvar_jax.models.var.block import Block
 from sdvar_jax.models.var.cache import KVCache
 from sdvar_jax.models.var.kernels.attention import cached_attention
 from sdvar_jax.models.var.kernels.linear import (
+    SMALL,
     linear,
     linear_parts,
     multiplies_well,
@@ -170,7 +171,8 @@ def few_rows_linear(layer: nnx.Linear, x: jax.Array, *, interpret: bool = False)
     """
     rows = x.shape[0]
     kernel = layer.kernel[...]
-    if layer.bias is None or not multiplies_well(rows, kernel.size):
+    # Large ones the compiler multiplies two at a time, as fast as they can be read.
+    if layer.bias is None or not multiplies_well(rows, kernel.size) or kernel.size > 2 * SMALL:
         return layer(x)
     padded = jnp.pad(x, ((0, padded_rows(rows) - rows), (0, 0)))
     bias = layer.bias[...]

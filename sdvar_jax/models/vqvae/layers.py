@@ -52,8 +52,9 @@ def group_norm(channels: int, dtypes: DTypePolicy, rngs: nnx.Rngs) -> nnx.GroupN
         channels,
         num_groups=_NORM_GROUPS,
         epsilon=_NORM_EPS,
-        # The one-pass variance is off PyTorch's by 2e-3 at a large mean.
-        use_fast_variance=False,
+        # The one-pass variance is off PyTorch's by 2e-3 at a large mean; of 16-bit activations it
+        # is off by far less than these are, and saves a fifth of the decoder's kernels.
+        use_fast_variance=jnp.dtype(dtypes.compute_dtype).itemsize == 2,
         dtype=dtypes.compute_dtype,
         param_dtype=dtypes.param_dtype,
         rngs=rngs,

@@ -1,0 +1,48 @@
+"""The half of a VQVAE that makes pictures, and where its filters lie."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from small_models import small_vqvae
+
+from sdvar_jax.models.vqvae.placement import decoding_half, filters_out_first
+
+
+@pytest.fixture(scope="module")
+def vqvae():
+    return small_vqvae()
+
+
+@pytest.fixture(scope="module")
+def f_hat(vqvae):
+    side, channels = vqvae.config.pyramid.latent_side, vqvae.config.latent_channels
+    return jax.random.normal(jax.random.key(0), (2, side, side, channels))
+
+
+def leaves(model):
+    return jax.tree.leaves(nnx.state(model))
+
+
+def test_the_half_makes_the_same_pictures_from_the_same_arrays(vqvae, f_hat):
+    half = decoding_half(vqvae)
+    np.testing.assert_array_equal(half.decode(f_hat), vqvae.decode(f_hat))
+    assert len(leaves(half)) < len(leaves(vqvae))
+    assert {id(leaf) for leaf in leaves(half)} <= {id(leaf) for leaf in leaves(vqvae)}
+    assert not hasattr(half, "encoder")
+    assert hasattr(vqvae, "encoder")
+
+
+def test_the_decoders_filters_lie_by_output_channels_and_mean_the_same(vqvae, f_hat):
+    half = decoding_half(vqvae)
+    placed = filters_out_first(half)
+    for one, other in zip(leaves(placed), leaves(half), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(placed.decode(f_hat), half.decode(f_hat), atol=1e-6)
+
+    def orders(model):
+        filters = [leaf for leaf in leaves(model) if leaf.ndim == 4]
+        return {leaf.format.layout.major_to_minor for leaf in filters}
+
+    assert orders(placed.decoder) == {(3, 0, 1, 2)}
+    assert orders(placed.quantizer) == {(0, 1, 2, 3)}

@@ -1,0 +1,59 @@
+"""The programs of a pipeline: one for all, or tokens and images apart."""
+
+import jax
+import numpy as np
+import pytest
+from small_models import small_draft, small_target, small_vqvae
+
+from sdvar_jax.decoding import TargetOnly, make_request
+from sdvar_jax.decoding.speculative import Speculative
+from sdvar_jax.pipeline import Pipeline
+from sdvar_jax.programs import Programs, Run, compiled, needed_bytes
+from sdvar_jax.sampling import SamplingConfig
+
+DECODERS = [TargetOnly(), Speculative(gamma=2)]
+
+
+def pipeline_of(apart):
+    pipeline = Pipeline(small_target(), small_vqvae(), small_draft())
+    pipeline._programs = Programs(apart=apart)
+    return pipeline
+
+
+@pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
+def test_apart_they_make_the_same_pictures(decoder):
+    together, apart = (
+        pipeline_of(apart).sample([1, 2, 0], decoder=decoder, batch_size=2)
+        for apart in (False, True)
+    )
+    for one, other in zip(together.tokens, apart.tokens, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(together.images, apart.images, atol=1e-5)
+
+
+def test_a_run_tells_what_its_programs_need():
+    sampling, memory = SamplingConfig(), {}
+    for apart in (False, True):
+        pipeline = pipeline_of(apart)
+        request = make_request(np.asarray([1]), 0, sampling, pipeline.target.config.pyramid)
+        compiled_in = pipeline.prepare(TargetOnly(), sampling)
+        lowered, weights = pipeline.lower(request, TargetOnly(), compiled_in)
+        run = compiled(lowered)
+        assert isinstance(run, Run)
+        assert len(run.executables) == 1 + apart
+        _, images = run(weights=weights, request=request)
+        assert images.shape == (1, *(pipeline.vqvae.config.image_side,) * 2, 3)
+        memory[apart] = run.memory_bytes
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
+    assert held / 2 < memory[False] < memory[True] < 2 * memory[False]
+    assert needed_bytes(*run.executables) == memory[True]
+
+
+def test_what_makes_pictures_alone_is_given_no_transformer():
+    pipeline = pipeline_of(True)
+    latent = pipeline.target.config.pyramid.latent_side
+    shape = (4, 1, latent, latent, pipeline.vqvae.config.latent_channels)
+    lowered, weights = pipeline.lower_images(jax.ShapeDtypeStruct(shape, np.float32))
+    assert (weights.target, weights.draft) == (None, None)
+    side = pipeline.vqvae.config.image_side
+    assert lowered.out_info.shape == (1, side, side, 3)
