@@ -1,8 +1,8 @@
 """The compiled programs of a pipeline: from labels to tokens, and from f_hat to images.
 
-Where every kernel is launched by the host, the images are a program of their own, given to the
-device behind the tokens': compiled into one CUDA graph it is launched in one piece, while that of
-the tokens begins with its first kernels and not when all of it is launched.
+On a GPU the images are a program of their own, given to the device behind the tokens' without
+waiting: the host launches their many small kernels sooner than at the end of one long program
+(``docs/performance.md``). Elsewhere one program makes both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax
 from flax import nnx, struct
 
 from sdvar_jax.decoding import Decoded, Decoder, DecodingModels, Request, TokenSampling
-from sdvar_jax.runtime.compiler_options import compiler_options, one_graph_options
+from sdvar_jax.runtime.compiler_options import compiler_options
 from sdvar_jax.runtime.lowering import lowered
 
 
@@ -153,10 +153,8 @@ class LoweredRun:
 
     def compile(self) -> Run:
         """Compiles it."""
-        first = self.tokens.compile(compiler_options=compiler_options())
-        if self.images is None:
-            return Run((first,))
-        return Run((first, self.images.compile(compiler_options=one_graph_options())))
+        parts = (self.tokens,) if self.images is None else (self.tokens, self.images)
+        return Run(tuple(part.compile(compiler_options=compiler_options()) for part in parts))
 
 
 def compiled(program: LoweredRun | jax.stages.Lowered) -> Any:

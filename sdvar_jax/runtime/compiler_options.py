@@ -13,24 +13,6 @@ import jax
 _CPU_OPTIONS: Mapping[str, str] = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
-# What XLA takes into CUDA graphs: what it does by default, and convolutions.
-_ONE_GRAPH = {
-    "xla_gpu_enable_command_buffer": (
-        "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONVOLUTION"
-    )
-}
-
-
-def one_graph_options() -> dict[str, str | bool]:
-    """As ``compiler_options``, for a program of convolutions that the host should launch at once.
-
-    By default each convolution is launched by itself, and what lies between in pieces.
-    """
-    if jax.default_backend() != "gpu":
-        return compiler_options()
-    return {name: value for name, value in _ONE_GRAPH.items() if _is_known(name, value)}
-
-
 def compiler_options() -> dict[str, str | bool]:
     """Options for ``jax.stages.Lowered.compile`` on the default backend.
 
