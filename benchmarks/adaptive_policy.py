@@ -1,7 +1,7 @@
 """What adaptive windows gain and lose by the cost model, over acceptance; runs no model.
 
 python -m benchmarks.adaptive_policy
-python -m benchmarks.adaptive_policy --cost windows.json --target d30 --draft d16
+python -m benchmarks.adaptive_policy --cost windows.json --target d30 --draft d16 --batch 8
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _SEEN = 1000.0
 
 
 class Policy:
-    """The windows that an adaptive decoder takes, one picture at a time.
+    """The windows that an adaptive decoder takes, all pictures of a batch keeping step.
 
     Args:
       decoder: its choices and overhead.
       pyramid: the scales.
-      cost: of the forwards.
+      cost: of the forwards of a batch.
     """
 
     def __init__(self, decoder: Speculative, pyramid: ScalePyramid, cost: CostModel) -> None:
@@ -58,12 +58,12 @@ class Policy:
         )
 
     def seconds(
-        self, passes: Sequence[bool], accepted: float = 0.0, judged: float = 0.0
+        self, passes: np.ndarray, accepted: float = 0.0, judged: float = 0.0
     ) -> tuple[float, list[CheckWindow]]:
-        """Seconds of a picture, and its windows.
+        """Seconds of a batch, and its windows.
 
         Args:
-          passes: whether a draft of each scale passes.
+          passes: whether a draft of each scale passes, bool [batch, num_scales].
           accepted: drafted scales that passed in earlier requests.
           judged: how many were judged there.
         """
@@ -71,8 +71,10 @@ class Policy:
         now, windows = Spent(*np.zeros(6, np.int32)), []
         while now.committed < self.plan.limit:
             start = int(now.committed)
+            at_stake = np.where(np.arange(self.pyramid.num_scales) < start, 0, len(passes))
             estimates = acceptance_estimates(accepted, judged)
-            choice = self._choose(jax.tree.map(jnp.asarray, now), *estimates)
+            arguments = jax.tree.map(jnp.asarray, (now, *estimates))
+            choice = self._choose(*arguments, at_stake=jnp.asarray(at_stake))
             checked = self.plan.at(start, int(choice))
             windows.append(checked)
             held = int(now.draft_length)
@@ -84,12 +86,14 @@ class Policy:
                     draft_tokens=now.draft_tokens + sum(unread),
                 )
                 held = checked.drafted_stop
-            drafted = range(start, checked.drafted_stop)
-            rejected = next((scale for scale in drafted if not passes[scale]), None)
-            committed = checked.window.stop if rejected is None else rejected + 1
-            passed = checked.drafted if rejected is None else rejected - start
-            accepted += passed
-            judged += passed + (rejected is not None)
+            drafted = passes[:, start : checked.drafted_stop]
+            passed = np.cumprod(drafted, axis=1).sum(axis=1)  # [batch]
+            committed = int(np.minimum(start + passed + 1, checked.window.stop).min())
+            accepted += float(np.minimum(passed, committed - start).sum())
+            # What lies behind the slowest picture is judged again.
+            judged += float(
+                np.minimum(np.minimum(passed + 1, checked.drafted), committed - start).sum()
+            )
             now = now.replace(
                 committed=np.int32(committed),
                 draft_length=np.int32(min(held, committed)),
@@ -99,17 +103,21 @@ class Policy:
         return self.alone + float(now.lost(self.cost, self.pyramid)), windows
 
 
-def rows(policy: Policy, acceptances: Sequence[float], draws: int, seed: int) -> list[dict]:
-    """Times as fast as the target alone, a row an acceptance."""
-    uniform = np.random.default_rng(seed).random((draws, policy.pyramid.num_scales))
+def rows(
+    policy: Policy, acceptances: Sequence[float], draws: int, seed: int, batch: int = 1
+) -> list[dict]:
+    """Times as fast as the target alone, a row an acceptance, of ``draws`` pictures in batches."""
+    shape = (-(-draws // batch), batch * policy.pyramid.num_scales)
+    uniform = np.random.default_rng(seed).random(shape)
 
     def mean(seconds: Callable[[np.ndarray], float], chance: float) -> str:
         outcomes, counts = np.unique(uniform < chance, axis=0, return_counts=True)
-        times = [seconds(outcome) for outcome in outcomes]
+        times = [seconds(outcome.reshape(batch, -1)) for outcome in outcomes]
         return f"{policy.alone / float(np.average(times, weights=counts)):.2f}"
 
     return [
         {
+            "batch": batch,
             "acceptance": f"{chance:.0%}",
             "first": mean(lambda passes: policy.seconds(passes)[0], chance),
             "later": mean(
@@ -130,11 +138,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--target", default="d30", help="whose cost in the file (default: d30)")
     parser.add_argument("--draft", default="d16", help="likewise (default: d16)")
-    parser.add_argument("--batch", type=positive, default=1, help="likewise (default: 1)")
+    parser.add_argument(
+        "--batch", type=positive, default=1, help="pictures that keep step (default: 1)"
+    )
     parser.add_argument(
         "--adaptive-gammas", nargs="+", type=int, default=list(Speculative.adaptive_gammas)
     )
-    parser.add_argument("--overhead", type=float, default=Speculative.adaptive_overhead)
+    parser.add_argument("--adaptive-overhead", type=float, default=Speculative.adaptive_overhead)
     parser.add_argument(
         "--acceptance", nargs="+", type=share, default=[0.0, 0.25, 0.5, 0.75, 0.9, 1.0]
     )
@@ -159,11 +169,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     decoder = Speculative(
         gamma="adaptive",
         adaptive_gammas=tuple(options.adaptive_gammas),
-        adaptive_overhead=options.overhead,
+        adaptive_overhead=options.adaptive_overhead,
     )
     policy = Policy(decoder, PYRAMID_256, cost)
-    columns = {"acceptance": "acceptance", "first": "a first request", "later": "later ones"}
-    table = rows(policy, options.acceptance, options.draws, options.seed)
+    columns = {
+        "batch": "batch",
+        "acceptance": "acceptance",
+        "first": "a first request",
+        "later": "later ones",
+    }
+    table = rows(policy, options.acceptance, options.draws, options.seed, options.batch)
     for name, forward in dataclasses.asdict(cost).items():
         print(f"{name}: {forward['fixed']:.4g} + {forward['per_token']:.4g} a token")
     print(markdown_table(table, columns))

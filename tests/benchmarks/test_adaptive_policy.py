@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks.adaptive_policy import Policy, main
@@ -12,7 +13,7 @@ from sdvar_jax.decoding.speculative.cost_model import DEFAULT_COST
 from sdvar_jax.errors import SdvarError
 
 ADAPTIVE = Speculative(gamma="adaptive")
-ALL, NONE = (True,) * 10, (False,) * 10
+ALL, NONE = np.ones((1, 10), bool), np.zeros((1, 10), bool)
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +49,27 @@ def test_a_window_that_risks_more_than_the_allowance_is_not_tried():
     assert any(checked.drafted > 2 for checked in bound.seconds(ALL, 1000.0, 1000.0)[1])
 
 
+def test_the_slowest_picture_of_a_batch_decides(policy):
+    mixed = np.concatenate([ALL, NONE])
+    _, windows = policy.seconds(mixed)
+    assert len(windows) == 10
+    alone, together = (policy.seconds(each)[0] for each in (ALL, np.concatenate([ALL, ALL])))
+    assert policy.seconds(mixed)[0] > alone
+    assert together < policy.alone
+
+
+def test_a_batch_does_not_lose_more_than_one_picture_may(policy):
+    """Half of all drafts pass: one picture may try, of eight one always fails."""
+    passes = np.random.default_rng(0).random((200, 8, 10)) < 0.5
+    mean = np.mean([policy.seconds(batch, 500.0, 1000.0)[0] for batch in passes])
+    assert mean <= 1.1 * policy.alone
+
+
 def test_the_table_has_a_row_an_acceptance(capsys):
     main(["--acceptance", "0", "1", "--draws", "3"])
     lines = capsys.readouterr().out.strip().splitlines()
-    assert lines[-2].startswith("| 0% | 0.9")
-    assert lines[-1].startswith("| 100% | 1.")
+    assert lines[-2].startswith("| 1 | 0% | 0.9")
+    assert lines[-1].startswith("| 1 | 100% | 1.")
 
 
 def test_a_file_of_costs_without_the_pair_is_refused(tmp_path):

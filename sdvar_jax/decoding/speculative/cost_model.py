@@ -12,6 +12,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -232,14 +233,17 @@ def choose_window(
     acceptance: jax.Array | float,
     proven: jax.Array | float,
     overhead: float,
+    at_stake: jax.Array | None = None,
 ) -> jax.Array:
     """The choice that makes most of the time it takes and risks no more than is allowed.
 
-    The j-th scale of a window is committed if the j drafts before it pass, so a window is worth
-    the target time of its scales weighed by acceptance**j; divided by its cost that is its
-    speed-up over the target alone. A window is allowed if, were the acceptance no more than what
-    is proven, the run would still have lost no more than its allowance: trying an unknown draft
-    out begins with small windows, and a draft that never passes costs the allowance and no more.
+    The j-th scale of a window is committed if the j drafts before it pass in every sample whose
+    own are at stake, so a window is worth the target time of its scales weighed by
+    acceptance**(drafts at stake before j), acceptance**j for one sample; divided by its cost that
+    is its speed-up over the target alone. A window is allowed if, were the acceptance no more than
+    what is proven, the run would still have lost no more than its allowance: trying an unknown
+    draft out begins with small windows, and a draft that never passes costs the allowance and no
+    more.
 
     Args:
       plan: the windows.
@@ -250,6 +254,8 @@ def choose_window(
         ``acceptance_estimates``.
       proven: the same as a cautious estimate, float32 scalar.
       overhead: what may be lost, as a share of the target's time for all scales.
+      at_stake: how many samples have not committed each scale yet, int32 [num_scales]; None for
+        one sample.
 
     Returns:
       int32 scalar; with no window allowed, the one that loses least.
@@ -262,9 +268,17 @@ def choose_window(
     behind = draft_until[start] - draft_until[jnp.minimum(spent.draft_length, start)]
     costs = costs + jnp.where(drafts, behind, 0.0)
 
+    if at_stake is None:
+        at_stake = jnp.ones((pyramid.num_scales,), jnp.int32)
+    chex.assert_shape(at_stake, (pyramid.num_scales,))
+    # Of the windows that begin where the run stands; no other can be chosen.
+    here = jnp.where(jnp.arange(pyramid.num_scales) < start, 0, at_stake)
+    before = jnp.concatenate([jnp.zeros((1,), here.dtype), jnp.cumsum(here)])
+    places = jnp.minimum(start + jnp.arange(pyramid.num_scales), pyramid.num_scales)
+    drafts_before = before[places].astype(jnp.float32)  # [num_scales], by place in the window
+
     def worth(probability: jax.Array | float) -> jax.Array:
-        powers = probability ** jnp.arange(pyramid.num_scales, dtype=jnp.float32)
-        return jnp.matmul(saved, powers)  # [windows]
+        return jnp.matmul(saved, probability**drafts_before)  # [windows]
 
     allowance = overhead * _until(cost.target, pyramid)[-1] - spent.lost(cost, pyramid)
     loss = costs - worth(proven)

@@ -312,4 +312,5 @@ class Speculative(Decoder):
             acceptance,
             proven,
             self.adaptive_overhead,
+            state.at_stake,
         )

@@ -125,18 +125,46 @@ def spent_so_far(committed=0, draft_length=0, draft=(0, 0), target=(0, 0)):
 
 
 @functools.partial(jax.jit, static_argnames="cost")
-def choice(spent, acceptance, proven, overhead, cost=COST):
-    return choose_window(PLAN, PYRAMID, cost, spent, acceptance, proven, overhead)
+def choice(spent, acceptance, proven, overhead, at_stake=None, cost=COST):
+    return choose_window(PLAN, PYRAMID, cost, spent, acceptance, proven, overhead, at_stake)
 
 
-def chosen_gamma(acceptance, proven, overhead=0.1, **spent):
-    return CHOICES[int(choice(spent_so_far(**spent), acceptance, proven, overhead))]
+def chosen_gamma(acceptance, proven, overhead=0.1, at_stake=None, **spent):
+    samples = None if at_stake is None else jnp.asarray(at_stake, jnp.int32)
+    return CHOICES[int(choice(spent_so_far(**spent), acceptance, proven, overhead, samples))]
 
 
 def test_adaptive_windows_grow_with_the_acceptance_seen():
     chosen = [chosen_gamma(acceptance, acceptance) for acceptance in (0.0, 0.3, 0.6, 1.0)]
     assert chosen == sorted(chosen)
     assert (chosen[0], chosen[-1]) == (0, 3)
+
+
+def test_windows_shrink_with_the_batch():
+    """Each scale must pass in all samples."""
+    chosen = [chosen_gamma(0.8, 0.8, 10.0, [batch] * SCALES) for batch in (1, 2, 8, 64)]
+    assert chosen == sorted(chosen, reverse=True)
+    assert chosen[0] > chosen[-1]
+    # Certainty stays certainty.
+    assert chosen_gamma(1.0, 1.0, 10.0, [64] * SCALES) == chosen_gamma(1.0, 1.0, 10.0)
+
+
+@given(
+    acceptance=st.floats(0.0, 1.0),
+    committed=st.integers(0, SCALES - 1),
+    overhead=st.sampled_from([0.0, 0.1, 10.0]),
+)
+@settings(deadline=None, max_examples=25)
+def test_one_sample_is_a_batch_of_one(acceptance, committed, overhead):
+    spent = {"committed": committed, "draft_length": committed, "target": (committed, committed)}
+    alone = chosen_gamma(acceptance, acceptance, overhead, **spent)
+    assert alone == chosen_gamma(acceptance, acceptance, overhead, [1] * SCALES, **spent)
+
+
+def test_samples_that_are_ahead_do_not_count():
+    """Seven of eight have committed the first scales already."""
+    waiting = [chosen_gamma(0.8, 0.8, 10.0, [n, n, n, 8]) for n in (1, 8)]
+    assert waiting[0] > waiting[1]
 
 
 def test_an_unknown_draft_is_tried_out_as_far_as_the_allowance_goes():
