@@ -2,11 +2,12 @@
 
 import json
 
+import jax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.largest_batch import largest_batch, main
+from benchmarks.largest_batch import largest_batch, main, proved
 from sdvar_jax.errors import SdvarError
 
 
@@ -45,6 +46,28 @@ def test_a_straight_line_takes_few_programs():
 
 def test_nothing_fits():
     assert largest_batch(Memory(100, 1), 50) == 0
+
+
+@pytest.mark.parametrize(("room", "ran"), [(60_000, True), (58_000, True), (20_000, False)])
+def test_what_runs_out_of_memory_is_taken_smaller(room, ran):
+    memory = Memory(4000, 320)
+
+    def call(batch):
+        if memory(batch) > room:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return jax.numpy.zeros(())
+
+    found, got = proved(memory, call, 60_000)
+    assert got == ran
+    assert not ran or 0.93 * room <= memory(found) <= room
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    def call(batch):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        proved(Memory(4000, 320), call, 60_000)
 
 
 def test_a_device_that_does_not_tell_its_memory_wants_to_be_told():
