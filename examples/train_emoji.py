@@ -55,6 +55,7 @@ from sdvar_jax.training.presets import (
     emoji_target_training,
     emoji_vqvae_training,
 )
+from sdvar_jax.training.var.config import VARTrainingConfig
 
 STAGES = ("vqvae", "target", "draft", "distill")
 STORED = ("bfloat16", INT8)
@@ -88,8 +89,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--scale-power",
         type=float,
-        help="a scale of n tokens weighs n to this power in the loss of target and draft, instead "
-        "of the preset's",
+        help="a scale of n tokens weighs n to this power in the losses of target, draft and "
+        "distillation, instead of the presets'; 0 weighs all scales alike",
     )
     parser.add_argument(
         "--own-tokens",
@@ -161,6 +162,19 @@ def adjusted(config: Any, args: argparse.Namespace) -> Any:
         changes["model"] = dataclasses.replace(config.model, **small)
     if args.smoke and hasattr(config, "own_samples"):
         changes.update(own_samples=8, sample_batch=8, measured=8)
+    if args.scale_power is not None and hasattr(config, "scale_power"):
+        changes["scale_power"] = args.scale_power
+    # What is left concerns target and draft.
+    if isinstance(config, VARTrainingConfig):
+        changes["scales"] = args.scales
+        if args.learning_rate:
+            changes["optimizer"] = dataclasses.replace(
+                config.optimizer, learning_rate=args.learning_rate
+            )
+        if args.own_tokens is not None:
+            changes["token_noise"] = dataclasses.replace(
+                config.token_noise, own_share=args.own_tokens
+            )
     return dataclasses.replace(config, **changes)
 
 
@@ -265,7 +279,7 @@ def main() -> None:
             for name, model in models.items()
         }
         report["total_minutes"] = (time.monotonic() - began) / 60
-        (output / "report.json").write_text(json.dumps(report, indent=1))
+        (output / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         print(f"{stage}: {minutes:.2f} min, {more}", flush=True)
         # The programs of a stage are of no use to the next, and hold memory.
         jax.clear_caches()
@@ -291,15 +305,6 @@ def main() -> None:
     def train_one(stage: str, make: Any, minutes: float, started: float) -> None:
         nonlocal models
         config = adjusted(make(minutes, classes, **common), args)
-        if args.learning_rate:
-            rate = dataclasses.replace(config.optimizer, learning_rate=args.learning_rate)
-            config = dataclasses.replace(config, optimizer=rate)
-        if args.scale_power is not None:
-            config = dataclasses.replace(config, scale_power=args.scale_power)
-        if args.own_tokens is not None:
-            noise = dataclasses.replace(config.token_noise, own_share=args.own_tokens)
-            config = dataclasses.replace(config, token_noise=noise)
-        config = dataclasses.replace(config, scales=args.scales)
         made = train_var(
             tokens,
             models["vqvae"],

@@ -262,7 +262,7 @@ def train_var_command(
             "--token-noise",
             metavar="SHARE",
             help="Largest share of disturbed tokens in the input, which teaches the model to "
-            "correct itself.",
+            "correct itself. Tokens that the model draws itself are apart: --own-tokens.",
             show_default="the preset's",
             rich_help_panel=OPTIMIZER,
         ),

@@ -3,8 +3,11 @@
 import pytest
 
 from benchmarks import (
+    adaptive_policy,
     ceilings,
+    decoders_table,
     floor,
+    largest_batch,
     pytorch_peer,
     sample,
     startup,
@@ -20,7 +23,19 @@ GIVEN = ["--bandwidth", "4e12", "--flops", "8e14"]
 
 
 @pytest.mark.parametrize(
-    "module", [ceilings, floor, pytorch_peer, sample, startup, weights_quality, windows]
+    "module",
+    [
+        adaptive_policy,
+        ceilings,
+        decoders_table,
+        floor,
+        largest_batch,
+        pytorch_peer,
+        sample,
+        startup,
+        weights_quality,
+        windows,
+    ],
 )
 def test_every_command_explains_itself(module, capsys):
     with pytest.raises(SystemExit) as stop:
