@@ -75,8 +75,8 @@ class Policy:
             estimates = acceptance_estimates(accepted, judged)
             arguments = jax.tree.map(jnp.asarray, (now, *estimates))
             choice = self._choose(*arguments, at_stake=jnp.asarray(at_stake))
-            checked = self.plan.at(start, int(choice))
-            windows.append(checked)
+            checked, *alone = self.plan.turn(start, int(choice))
+            windows += [checked, *alone]
             held = int(now.draft_length)
             if checked.drafted:
                 # The draft first reads what it has not seen, a scale at a time at the most.
@@ -95,10 +95,12 @@ class Policy:
                 np.minimum(np.minimum(passed + 1, checked.drafted), committed - start).sum()
             )
             now = now.replace(
-                committed=np.int32(committed),
+                committed=np.int32(committed + len(alone)),
                 draft_length=np.int32(min(held, committed)),
-                target_calls=now.target_calls + 1,
-                target_tokens=now.target_tokens + offsets[checked.window.stop] - offsets[start],
+                target_calls=now.target_calls + 1 + len(alone),
+                target_tokens=now.target_tokens
+                + offsets[checked.window.stop + len(alone)]
+                - offsets[start],
             )
         return self.alone + float(now.lost(self.cost, self.pyramid)), windows
 

@@ -26,7 +26,7 @@ from sdvar_jax.decoding.speculative.cost_model import (
 from sdvar_jax.decoding.speculative.drafting import draft_scales, propose_until
 from sdvar_jax.decoding.speculative.run import SpeculativeRun
 from sdvar_jax.decoding.speculative.state import DecodingState, initial_state
-from sdvar_jax.decoding.speculative.windows import WindowPlan, plan_windows
+from sdvar_jax.decoding.speculative.windows import CheckWindow, WindowPlan, plan_windows
 from sdvar_jax.decoding.window import class_modulations
 
 ADAPTIVE = "adaptive"
@@ -259,23 +259,21 @@ class Speculative(Decoder):
     def _step(
         self, run: SpeculativeRun, start: int, stop: int, state: DecodingState
     ) -> DecodingState:
-        """Drafts and checks one window; behind the last checked scale, drafts the rest.
+        """Drafts and checks the windows of a turn; behind the last checked scale, drafts the rest.
 
         The scales committed before it lie in start..stop - 1.
         """
         plan, scales = run.plan, run.pyramid.num_scales
-        windows = plan.windows[start * plan.choices :]
-        branches = [
-            functools.partial(check_window_once, run, checked=checked) for checked in windows
-        ]
-        stops = [checked.drafted_stop for checked in windows]
+        turns = [plan.turn(s, c) for s in range(start, plan.limit) for c in range(plan.choices)]
+        branches = [functools.partial(_check_windows, run, windows) for windows in turns]
+        stops = [windows[0].drafted_stop for windows in turns]
         index = (state.committed - start) * plan.choices
         if plan.choices > 1:
             index = index + self._choice(run, state)
         if plan.limit < stop:
             branches.append(functools.partial(commit_unchecked, run))
             stops.append(scales)
-            index = jnp.where(state.committed >= plan.limit, len(windows), index)
+            index = jnp.where(state.committed >= plan.limit, len(turns), index)
         if run.models.draft is not None:
             until = jnp.asarray(np.asarray(stops, np.int32))[index]
             state = propose_until(run, state, until, catches_up=self._draft_may_lag(plan))
@@ -314,3 +312,12 @@ class Speculative(Decoder):
             self.adaptive_overhead,
             state.at_stake,
         )
+
+
+def _check_windows(
+    run: SpeculativeRun, windows: tuple[CheckWindow, ...], state: DecodingState
+) -> DecodingState:
+    """Checks windows that follow each other, see ``WindowPlan.turn``."""
+    for checked in windows:
+        state = check_window_once(run, state, checked=checked)
+    return state

@@ -7,6 +7,9 @@ import dataclasses
 from sdvar_jax.config.validation import require
 from sdvar_jax.decoding.window import Window
 
+# Scales that the target makes alone in one turn; so many forwards are compiled a start scale.
+_ALONE = 3
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckWindow:
@@ -66,6 +69,22 @@ class WindowPlan:
     def at(self, start: int, choice: int) -> CheckWindow:
         """The window of a start scale and a choice."""
         return self.windows[start * self.choices + choice]
+
+    def turn(self, start: int, choice: int) -> tuple[CheckWindow, ...]:
+        """The windows that follow each other in one turn of the loop.
+
+        Scales that the target makes alone are made a few at a time: what a turn costs besides
+        (on a GPU, waiting for the host to read which branch is next) is then shared by them.
+        """
+        windows = [self.at(start, choice)]
+        while (
+            windows[-1].drafted == 0
+            and len(windows) < _ALONE
+            and windows[-1].window.stop < self.limit
+            and self.at(windows[-1].window.stop, choice).drafted == 0
+        ):
+            windows.append(self.at(windows[-1].window.stop, choice))
+        return tuple(windows)
 
 
 def plan_windows(gammas: tuple[tuple[int, ...], ...], limit: int, bonus: bool) -> WindowPlan:

@@ -56,6 +56,18 @@ def test_a_plan_lists_the_choices_of_each_start_scale():
     assert plan.at(1, 0).drafted == 1
 
 
+def test_scales_of_the_target_alone_share_a_turn():
+    plan = plan_windows(((0, 2),) * 5, 5, bonus=False)
+    turns = [[checked.window.start for checked in plan.turn(start, 0)] for start in range(5)]
+    assert turns == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4], [4]]
+    assert all(plan.turn(start, 1) == (plan.at(start, 1),) for start in range(5))
+
+
+def test_a_turn_ends_where_a_schedule_drafts_again():
+    plan = plan_windows(((0,), (0,), (2,), (0,), (0,)), 5, bonus=False)
+    assert [len(plan.turn(start, 0)) for start in range(5)] == [2, 1, 1, 2, 1]
+
+
 def test_a_plan_stops_at_its_limit():
     plan = plan_windows(((2,),) * 4, 4, bonus=True)
     assert [checked.window.start for checked in plan.windows] == [0, 1, 2, 3]
