@@ -234,12 +234,12 @@ class Speculative(Decoder):
 
         On a GPU each turn of the loop and each branch chosen costs a round trip to the host and the
         launch of all its kernels, which then cannot hide behind the work before it. The first
-        window begins at the first scale, whatever happens, and where the draft never lags behind,
-        the scales behind the last checked one follow in one go.
+        window begins at the first scale, whatever happens, and where the draft has seen all that
+        is committed, the scales behind the last checked one follow in one go.
         """
         plan, scales = run.plan, run.pyramid.num_scales
         fixed_start = plan.choices == 1
-        fixed_end = plan.limit < scales and not self._draft_may_lag(plan)
+        fixed_end = plan.limit < scales and self._draft_is_up_to_date(plan)
         if fixed_start:
             first = plan.windows[0]
             state = draft_scales(run, state, range(first.drafted_stop))
@@ -283,6 +283,15 @@ class Speculative(Decoder):
         """Whether scales get tokens that the draft did not make itself."""
         undrafted = any(checked.drafted_stop < checked.window.stop for checked in plan.windows)
         return undrafted or self.recycles
+
+    def _draft_is_up_to_date(self, plan: WindowPlan) -> bool:
+        """Whether the draft's cache is always valid up to the last committed scale.
+
+        It is not where an accepted scale gets other tokens than the draft's, which the target's
+        may be under all rules but the exact one.
+        """
+        keeps_drafts = self.commit == "draft" or isinstance(self.accept, Exact)
+        return keeps_drafts and not self._draft_may_lag(plan)
 
     def _choice(self, run: SpeculativeRun, state: DecodingState) -> jax.Array:
         """The adaptive choice, from the share of judged scales that passed.

@@ -22,8 +22,14 @@ from decoding_models import (
 )
 
 from sdvar_jax.config import ScalePyramid
-from sdvar_jax.decoding import DraftOnly, Speculative, TargetOnly, TokenSampling
-from sdvar_jax.decoding.speculative import MAKER_NAMES, Match, Residual, checking, drafting
+from sdvar_jax.decoding import (
+    DraftOnly,
+    ForcedTokens,
+    Speculative,
+    TargetOnly,
+    TokenSampling,
+)
+from sdvar_jax.decoding.speculative import MAKER_NAMES, Exact, Match, Residual, checking, drafting
 from sdvar_jax.decoding.speculative import decoder as decoder_module
 from sdvar_jax.decoding.speculative.commit import commit
 
@@ -120,6 +126,25 @@ def test_ten_scales_in_one_compiled_loop(gamma):
         assert made.counters.target_calls <= TEN.num_scales
     assert calls[0.0] <= math.ceil(TEN.num_scales / (gamma + 1))
     assert calls[0.0] <= calls[0.02] <= calls[1.0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "commit"),
+    [(Exact(), "target"), (Residual(), "target"), (Match(), "target"), (Match(), "draft")],
+)
+def test_behind_the_last_checked_scale_the_draft_goes_on_from_what_was_committed(rule, commit):
+    """Accepted scales may hold other tokens than those that the draft's cache was filled with."""
+    decoder = Speculative(gamma=2, bonus=False, check_until=2, accept=rule, commit=commit)
+    models, checked = tiny_models(1.0), slice(0, PYRAMID.offsets[2])
+    for seed in range(6):
+        request = tiny_request((1, 3), seed)
+        if rule.name == "match":
+            request = request.replace(threshold=jnp.float32(0.0))
+        made = decode(decoder, models, request).tokens
+        forced = np.zeros(made.shape, bool)
+        forced[:, checked] = True
+        given = request.replace(forced=ForcedTokens(tokens=made, forced=forced))
+        np.testing.assert_array_equal(decode(DraftOnly(), models, given).tokens, made)
 
 
 @pytest.mark.parametrize("bonus", [True, False])
