@@ -46,7 +46,13 @@ from sdvar_jax.runtime.compilation_cache import enable_compilation_cache
 from sdvar_jax.runtime.directories import ensure_directory
 from sdvar_jax.runtime.memory import describe_devices, peak_memory
 from sdvar_jax.sampling import SamplingConfig
-from sdvar_jax.training import distill, tokenize_set, train_var, train_vqvae
+from sdvar_jax.training import (
+    VARTrainingConfig,
+    distill,
+    tokenize_set,
+    train_var,
+    train_vqvae,
+)
 from sdvar_jax.training.pictures import all_images, reconstruction_sheet, sample_sheet
 from sdvar_jax.training.presets import (
     EMOJI_SAMPLING,
@@ -88,8 +94,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--scale-power",
         type=float,
-        help="a scale of n tokens weighs n to this power in the loss of target and draft, instead "
-        "of the preset's",
+        help="a scale of n tokens weighs n to this power in the loss of target and draft, the "
+        "draft's distillation too, instead of the presets'",
     )
     parser.add_argument(
         "--own-tokens",
@@ -148,6 +154,8 @@ def adjusted(config: Any, args: argparse.Namespace) -> Any:
     if args.steps_per_dispatch:
         run = dataclasses.replace(run, steps_per_dispatch=args.steps_per_dispatch)
     changes: dict[str, Any] = {"run": run}
+    if args.scale_power is not None and hasattr(config, "scale_power"):
+        changes["scale_power"] = args.scale_power
     if args.smoke and hasattr(config, "model"):
         small = (
             {"channels": 32}
@@ -162,6 +170,20 @@ def adjusted(config: Any, args: argparse.Namespace) -> Any:
     if args.smoke and hasattr(config, "own_samples"):
         changes.update(own_samples=8, sample_batch=8, measured=8)
     return dataclasses.replace(config, **changes)
+
+
+def adjusted_var(config: VARTrainingConfig, args: argparse.Namespace) -> VARTrainingConfig:
+    """``adjusted``, and what the command line changes in the training of target and draft alone."""
+    changes: dict[str, Any] = {}
+    if args.learning_rate:
+        changes["optimizer"] = dataclasses.replace(
+            config.optimizer, learning_rate=args.learning_rate
+        )
+    if args.own_tokens is not None:
+        changes["token_noise"] = dataclasses.replace(config.token_noise, own_share=args.own_tokens)
+    if args.scales is not None:
+        changes["scales"] = args.scales
+    return dataclasses.replace(adjusted(config, args), **changes)
 
 
 def stored(model: Any, store: str) -> PartWeights:
@@ -290,16 +312,7 @@ def main() -> None:
 
     def train_one(stage: str, make: Any, minutes: float, started: float) -> None:
         nonlocal models
-        config = adjusted(make(minutes, classes, **common), args)
-        if args.learning_rate:
-            rate = dataclasses.replace(config.optimizer, learning_rate=args.learning_rate)
-            config = dataclasses.replace(config, optimizer=rate)
-        if args.scale_power is not None:
-            config = dataclasses.replace(config, scale_power=args.scale_power)
-        if args.own_tokens is not None:
-            noise = dataclasses.replace(config.token_noise, own_share=args.own_tokens)
-            config = dataclasses.replace(config, token_noise=noise)
-        config = dataclasses.replace(config, scales=args.scales)
+        config = adjusted_var(make(minutes, classes, **common), args)
         made = train_var(
             tokens,
             models["vqvae"],
