@@ -62,7 +62,7 @@ class VARTrainingConfig:
       label_smoothing: share of the wanted distribution spread over all tokens.
       scale_power: scale k weighs in the loss as its number of tokens to this power; 1 weighs every
         token alike, as VAR does; less gives the coarse scales, which hold few tokens, more.
-      token_noise: disturbed inputs.
+      token_noise: disturbed inputs and the model's own tokens.
       scales: train on the first so many scales alone (the original's progressive training): they
         hold few of the tokens and most of what is seen, and no token sees a later scale. None for
         all; a run on all scales should follow.
