@@ -133,7 +133,7 @@ def main() -> None:
     )
     if args.stats is not None:
         agreement = {"before": dict(made.before), "after": dict(made.after)}
-        args.stats.write_text(json.dumps(agreement, indent=1))
+        args.stats.write_text(json.dumps(agreement, indent=1) + "\n")
     print(f"wrote {args.output}")
 
 

@@ -64,6 +64,7 @@ from sdvar_jax.training.presets import (
 
 STAGES = ("vqvae", "target", "draft", "distill")
 STORED = ("bfloat16", INT8)
+REPORT = "report.json"
 SAMPLE_BATCH = 144
 
 
@@ -248,6 +249,11 @@ def told(stage: str, config: Any, fit: Any, minutes: float, **more: Any) -> dict
     }
 
 
+def write_report(report: dict[str, Any], output: Path) -> None:
+    """Writes ``report.json``, as it is kept for a record."""
+    (output / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+
+
 def main() -> None:
     """Runs the stages."""
     args = arguments()
@@ -263,8 +269,8 @@ def main() -> None:
     sample_batch = 8 if args.smoke else SAMPLE_BATCH
     models = {} if args.start is None else load(args.start, args.compute)
     report: dict[str, Any] = {"stages": {}}
-    if args.start is not None and (args.start.parent / "report.json").exists():
-        report = json.loads((args.start.parent / "report.json").read_text())
+    if args.start is not None and (args.start.parent / REPORT).exists():
+        report = json.loads((args.start.parent / REPORT).read_text())
     common = {"seed": args.seed, "compute": args.compute}
 
     def logs(stage: str) -> dict[str, Any]:
@@ -287,7 +293,7 @@ def main() -> None:
             for name, model in models.items()
         }
         report["total_minutes"] = (time.monotonic() - began) / 60
-        (output / "report.json").write_text(json.dumps(report, indent=1))
+        write_report(report, output)
         print(f"{stage}: {minutes:.2f} min, {more}", flush=True)
         # The programs of a stage are of no use to the next, and hold memory.
         jax.clear_caches()

@@ -1,6 +1,7 @@
 """``examples/train_emoji.py``: how its models are stored, and what the command line changes."""
 
 import dataclasses
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -44,6 +45,14 @@ def test_what_is_read_back_is_stored_as_it_was(tmp_path, program, store):
             np.testing.assert_array_max_ulp(second[name].read(), array.read(), 1)
         else:
             np.testing.assert_array_equal(second[name].read(), array.read())
+
+
+def test_the_report_is_a_text_file_with_an_end_of_its_last_line(tmp_path, program):
+    report = {"stages": {"target": {"minutes": 1.5}}}
+    program["write_report"](report, tmp_path)
+    text = (tmp_path / "report.json").read_text()
+    assert json.loads(text) == report
+    assert text.endswith("}\n")
 
 
 class TestSettings:
