@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sdvar_jax.config.validation import require
 from sdvar_jax.decoding import Decoder, DraftOnly, Handoff, TargetOnly
@@ -57,6 +58,20 @@ class Row:
             first = min(decoder.entry, scales)
             return first if decoder.order == "target-draft" else scales - first
         return None
+
+
+def pictures_at(batch: int, settings: Mapping[str, Any], available: int) -> int:
+    """How many pictures a row makes at a batch size. Those of the largest alone are judged.
+
+    Args:
+      batch: one of ``settings["batch"]``.
+      settings: of the run: "batch", its batch sizes, and "single", the pictures at all but the
+        largest.
+      available: pictures that labels were made for.
+    """
+    largest = batch == max(settings["batch"])
+    count = available if largest else min(settings["single"], available)
+    return count - count % batch
 
 
 def table_rows(scales: int, groups: Sequence[str] | None = None) -> tuple[Row, ...]:

@@ -9,13 +9,13 @@ Rows may be spread over runs (``--only``); each is compared with the target of i
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.command import run_command
-from benchmarks.results import markdown_table
+from benchmarks.decoder_rows import pictures_at
+from benchmarks.results import Results, markdown_table, read_results
 from sdvar_jax.config.validation import require
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.evaluation.estimate import Estimate
@@ -48,23 +48,37 @@ def _percent(value: float) -> str:
     return f"{value:+.0%}".replace("%", " %").replace("-", "−")  # noqa: RUF001
 
 
-Records = Sequence[Mapping[str, Any]]
+def _pictures(run: Results, samples: int, batches: tuple[int, ...]) -> str:
+    """Of how many pictures the figures of a run's rows are."""
+    fewer = ", ".join(
+        f"{pictures_at(batch, run.context['settings'], samples):,} in the figures of batch {batch}"
+        for batch in batches
+        if batch != max(batches)
+    )
+    return f"{samples:,} pictures a row" + (f" ({fewer})." if fewer else ".")
 
 
-def summary(runs: Sequence[Records], batches: tuple[int, ...] = (1, 32)) -> str:
+def summary(runs: Sequence[Results], batches: tuple[int, ...] = (1, 32)) -> str:
     """The Markdown table of the rows in ``ROWS`` that were measured in any of the runs.
 
-    Of a row that several runs have, the first one's is shown.
+    Of a row that several runs have, the first one's is shown. Above the table stands of how many
+    pictures the rows are, which is the same in all runs.
     """
     measured: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
-    for records in runs:
-        rows_of_run = {record["row"]: record for record in records if record["kind"] == "row"}
+    pictures = set()
+    for run in runs:
+        rows_of_run = {record["row"]: record for record in run.of_kind("row")}
         require(
             "target" in rows_of_run,
             "the results have no row `target`; run benchmarks.decoders_table",
         )
+        pictures.add(_pictures(run, rows_of_run["target"]["samples"], batches))
         for name, record in rows_of_run.items():
             measured.setdefault(name, (record, rows_of_run["target"]))
+    require(
+        len(pictures) == 1,
+        "the runs made unlike numbers of pictures; give those of the same --samples and --single",
+    )
     together = " / ".join(map(str, batches))
     columns = {
         "decoder": "decoder",
@@ -99,7 +113,7 @@ def summary(runs: Sequence[Records], batches: tuple[int, ...] = (1, 32)) -> str:
                 ),
             }
         )
-    return markdown_table(rows, columns)
+    return "\n\n".join((*pictures, markdown_table(rows, columns)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -111,15 +125,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "results", type=Path, nargs="+", help="table.json of benchmarks.decoders_table"
     )
     options = parser.parse_args(arguments)
-    print(summary([_records(file) for file in options.results]))
+    print(summary([_results(file) for file in options.results]))
 
 
-def _records(file: Path) -> Records:
+def _results(file: Path) -> Results:
     try:
-        records: Records = json.loads(file.read_text(encoding="utf-8"))["records"]
+        return read_results(file)
     except (OSError, ValueError, KeyError) as error:
         raise SdvarError(f"{file} is no table.json of benchmarks.decoders_table") from error
-    return records
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.budget import Budget
 from benchmarks.command import positive, run_command, run_context
 from benchmarks.compile_ahead import CompileAhead
-from benchmarks.decoder_rows import GROUPS, TARGET, Row, table_rows
+from benchmarks.decoder_rows import GROUPS, TARGET, Row, pictures_at, table_rows
 from benchmarks.programs import Lowered, Program, lower_images, lower_tokens
 from benchmarks.results import Results, markdown_table
 from sdvar_jax.data import load_dataset
@@ -108,16 +108,14 @@ class Table:
 
     def requests(self, batch: int, seed: int, threshold: float) -> Iterator[tuple[Request, int]]:
         """The batches of a run, each with the number of its first picture."""
-        count = (
-            len(self.labels) if batch == self.batch else min(self.options.single, len(self.labels))
-        )
-        # At other batch sizes time alone is measured: fewer pictures, of classes spread evenly.
+        count = pictures_at(batch, vars(self.options), len(self.labels))
+        # Of fewer pictures the classes are spread evenly.
         numbers = (
             np.arange(count)
             if batch == self.batch
             else np.linspace(0, len(self.labels) - 1, count).astype(int)
         )
-        for first in range(0, count - count % batch, batch):
+        for first in range(0, count, batch):
             rows = numbers[first : first + batch]
             request = make_request(
                 self.labels[rows], seed, self.sampling, self.pyramid, threshold=threshold
@@ -438,12 +436,18 @@ def table(results: Results, batches: Sequence[int]) -> str:
         }
     context = results.context
     samples = records[0]["samples"] if records else 0
+    fewer = ", ".join(
+        f"{pictures_at(batch, context['settings'], samples):,} in the columns of B={batch}"
+        for batch in batches
+        if batch != max(batches)
+    )
     parts = [
-        f"{context['device']}, jax {context['jax']}. {samples} class-balanced pictures a row, all "
-        "from one seed; ± is a 95 % bootstrap interval. Frechet distances are in emoji features "
-        "(not FID). `Frechet to target-only` compares with pictures of the target from another "
-        "seed: the row `target` is its floor. Times are medians of whole calls, pictures decoded, "
-        "compiling apart.",
+        f"{context['device']}, jax {context['jax']}. {samples:,} class-balanced pictures a row"
+        + (f" ({fewer})" if fewer else "")
+        + ", all from one seed; ± is a 95 % bootstrap interval. Frechet distances are in emoji "
+        "features (not FID). `Frechet to target-only` compares with pictures of the target from "
+        "another seed: the row `target` is its floor. Times are medians of whole calls, pictures "
+        "decoded, compiling apart.",
         markdown_table(rows, columns),
     ]
     for record in results.of_kind("heldout"):

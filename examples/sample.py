@@ -98,7 +98,8 @@ def main() -> None:
         arrays: dict[str, Any] = {f"scale_{i:02d}": each for i, each in enumerate(result.tokens)}
         np.savez(args.tokens, **arrays)
     if args.stats is not None:
-        args.stats.write_text(json.dumps({"seconds": result.timings, "statistics": counts}) + "\n")
+        told = {"seconds": result.timings, "statistics": counts}
+        args.stats.write_text(json.dumps(told) + "\n")
     print(f"wrote {args.out}")
 
 

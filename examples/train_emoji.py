@@ -46,7 +46,13 @@ from sdvar_jax.runtime.compilation_cache import enable_compilation_cache
 from sdvar_jax.runtime.directories import ensure_directory
 from sdvar_jax.runtime.memory import describe_devices, peak_memory
 from sdvar_jax.sampling import SamplingConfig
-from sdvar_jax.training import distill, tokenize_set, train_var, train_vqvae
+from sdvar_jax.training import (
+    VARTrainingConfig,
+    distill,
+    tokenize_set,
+    train_var,
+    train_vqvae,
+)
 from sdvar_jax.training.pictures import all_images, reconstruction_sheet, sample_sheet
 from sdvar_jax.training.presets import (
     EMOJI_SAMPLING,
@@ -55,10 +61,10 @@ from sdvar_jax.training.presets import (
     emoji_target_training,
     emoji_vqvae_training,
 )
-from sdvar_jax.training.var.config import VARTrainingConfig
 
 STAGES = ("vqvae", "target", "draft", "distill")
 STORED = ("bfloat16", INT8)
+REPORT = "report.json"
 SAMPLE_BATCH = 144
 
 
@@ -89,8 +95,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--scale-power",
         type=float,
-        help="a scale of n tokens weighs n to this power in the losses of target, draft and "
-        "distillation, instead of the presets'; 0 weighs all scales alike",
+        help="a scale of n tokens weighs n to this power in the loss of target and draft, the "
+        "draft's distillation too, instead of the presets'",
     )
     parser.add_argument(
         "--own-tokens",
@@ -149,6 +155,8 @@ def adjusted(config: Any, args: argparse.Namespace) -> Any:
     if args.steps_per_dispatch:
         run = dataclasses.replace(run, steps_per_dispatch=args.steps_per_dispatch)
     changes: dict[str, Any] = {"run": run}
+    if args.scale_power is not None and hasattr(config, "scale_power"):
+        changes["scale_power"] = args.scale_power
     if args.smoke and hasattr(config, "model"):
         small = (
             {"channels": 32}
@@ -162,20 +170,21 @@ def adjusted(config: Any, args: argparse.Namespace) -> Any:
         changes["model"] = dataclasses.replace(config.model, **small)
     if args.smoke and hasattr(config, "own_samples"):
         changes.update(own_samples=8, sample_batch=8, measured=8)
-    if args.scale_power is not None and hasattr(config, "scale_power"):
-        changes["scale_power"] = args.scale_power
-    # What is left concerns target and draft.
-    if isinstance(config, VARTrainingConfig):
-        changes["scales"] = args.scales
-        if args.learning_rate:
-            changes["optimizer"] = dataclasses.replace(
-                config.optimizer, learning_rate=args.learning_rate
-            )
-        if args.own_tokens is not None:
-            changes["token_noise"] = dataclasses.replace(
-                config.token_noise, own_share=args.own_tokens
-            )
     return dataclasses.replace(config, **changes)
+
+
+def adjusted_var(config: VARTrainingConfig, args: argparse.Namespace) -> VARTrainingConfig:
+    """``adjusted``, and what the command line changes in the training of target and draft alone."""
+    changes: dict[str, Any] = {}
+    if args.learning_rate:
+        changes["optimizer"] = dataclasses.replace(
+            config.optimizer, learning_rate=args.learning_rate
+        )
+    if args.own_tokens is not None:
+        changes["token_noise"] = dataclasses.replace(config.token_noise, own_share=args.own_tokens)
+    if args.scales is not None:
+        changes["scales"] = args.scales
+    return dataclasses.replace(adjusted(config, args), **changes)
 
 
 def stored(model: Any, store: str) -> PartWeights:
@@ -240,6 +249,11 @@ def told(stage: str, config: Any, fit: Any, minutes: float, **more: Any) -> dict
     }
 
 
+def write_report(report: dict[str, Any], output: Path) -> None:
+    """Writes ``report.json``, as it is kept for a record."""
+    (output / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+
+
 def main() -> None:
     """Runs the stages."""
     args = arguments()
@@ -255,8 +269,8 @@ def main() -> None:
     sample_batch = 8 if args.smoke else SAMPLE_BATCH
     models = {} if args.start is None else load(args.start, args.compute)
     report: dict[str, Any] = {"stages": {}}
-    if args.start is not None and (args.start.parent / "report.json").exists():
-        report = json.loads((args.start.parent / "report.json").read_text())
+    if args.start is not None and (args.start.parent / REPORT).exists():
+        report = json.loads((args.start.parent / REPORT).read_text())
     common = {"seed": args.seed, "compute": args.compute}
 
     def logs(stage: str) -> dict[str, Any]:
@@ -279,7 +293,7 @@ def main() -> None:
             for name, model in models.items()
         }
         report["total_minutes"] = (time.monotonic() - began) / 60
-        (output / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+        write_report(report, output)
         print(f"{stage}: {minutes:.2f} min, {more}", flush=True)
         # The programs of a stage are of no use to the next, and hold memory.
         jax.clear_caches()
@@ -304,7 +318,7 @@ def main() -> None:
 
     def train_one(stage: str, make: Any, minutes: float, started: float) -> None:
         nonlocal models
-        config = adjusted(make(minutes, classes, **common), args)
+        config = adjusted_var(make(minutes, classes, **common), args)
         made = train_var(
             tokens,
             models["vqvae"],

@@ -262,7 +262,8 @@ def train_var_command(
             "--token-noise",
             metavar="SHARE",
             help="Largest share of disturbed tokens in the input, which teaches the model to "
-            "correct itself. Tokens that the model draws itself are apart: --own-tokens.",
+            "correct itself. Tokens that the model draws itself are apart from it: 0 leaves them "
+            "as --own-tokens or the preset says.",
             show_default="the preset's",
             rich_help_panel=OPTIMIZER,
         ),

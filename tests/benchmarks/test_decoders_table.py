@@ -2,6 +2,7 @@
 
 import threading
 import types
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 from flax import nnx
 
 from benchmarks.compile_ahead import CompileAhead
-from benchmarks.decoder_rows import GROUPS, table_rows
+from benchmarks.decoder_rows import GROUPS, pictures_at, table_rows
 from benchmarks.decoders_table import table, told
-from benchmarks.results import Results
+from benchmarks.results import Results, read_results
 from sdvar_jax.errors import SdvarError
+
+RESULTS = Path(__file__).parents[2] / "docs/results/emoji"
 
 
 class TestRows:
@@ -73,6 +76,19 @@ class TestRows:
     def test_unknown_groups_are_told(self):
         with pytest.raises(SdvarError, match="unknown rows exakt"):
             table_rows(10, ["exakt"])
+
+
+class TestPictures:
+    SETTINGS = {"batch": [1, 8, 32], "single": 50}  # noqa: RUF012
+
+    def test_all_are_made_at_the_largest_batch_and_few_at_the_others(self):
+        assert [pictures_at(batch, self.SETTINGS, 2016) for batch in (1, 8, 32)] == [50, 48, 2016]
+
+    def test_batches_are_full(self):
+        assert pictures_at(32, self.SETTINGS, 2017) == 2016
+
+    def test_no_more_are_made_than_there_are_labels(self):
+        assert pictures_at(1, self.SETTINGS, 36) == 36
 
 
 def lowered(compile_it):
@@ -136,12 +152,21 @@ def record(name, group, seconds):
     }
 
 
+@pytest.mark.parametrize("name", ["decoders", "decoders_rest"])
+def test_the_docs_show_what_the_record_says(name):
+    text = table(read_results(RESULTS / f"{name}.json"), [1, 32])
+    assert "2,016 class-balanced pictures a row (48 in the columns of B=1)," in text
+    assert text in (RESULTS / "decoders.md").read_text(encoding="utf-8")
+
+
 def test_the_text_holds_every_row_with_its_figures_and_what_is_missing():
-    results = Results({"device": "a device", "jax": "0.11"}, quiet=True)
+    settings = {"batch": [1], "single": 48}
+    results = Results({"device": "a device", "jax": "0.11", "settings": settings}, quiet=True)
     results.add("row", **record("target", "target", 0.02))
     results.add("row", **record("exact, gamma 9", "exact", 0.01))
     results.add("skipped", what="refine 1", reason="over the budget of time")
     text = table(results, [1])
+    assert "36 class-balanced pictures a row, all" in text
     assert "| exact, gamma 9 | 10.00 |" in text
     assert "1 ± 0.2" in text
     assert "2.00 (1.00)" in text

@@ -1,6 +1,7 @@
 """Results: complete at any time, and readable."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,23 @@ def test_the_file_is_complete_after_every_result(tmp_path):
         results.add("decoder", case="target", seconds=seconds)
         assert json.loads(path.read_text())["records"] == results.records
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_the_last_line_of_the_file_has_an_end(tmp_path):
+    Results({}, tmp_path / "results.json", quiet=True)
+    assert (tmp_path / "results.json").read_text().endswith("}\n")
+
+
+RECORDS = Path(__file__).parents[2] / "docs/results"
+
+
+@pytest.mark.parametrize(
+    "name", sorted(str(p.relative_to(RECORDS)) for p in RECORDS.rglob("*.json"))
+)
+def test_the_records_of_the_docs_are_json_whose_last_line_has_an_end(name):
+    text = (RECORDS / name).read_text(encoding="utf-8")
+    assert isinstance(json.loads(text), dict)
+    assert text.endswith("}\n")
 
 
 def test_prints_a_line_a_result(capsys):

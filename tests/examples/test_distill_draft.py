@@ -24,7 +24,9 @@ def test_a_new_draft_goes_into_a_checkpoint_with_its_target(example, pair, folde
     assert code == 0
     before, after, written = out.splitlines()[-3:]
     assert (before[:8], after[:7], written) == ("before: ", "after: ", "wrote made")
-    stats = json.loads((tmp_path / "s.json").read_text())
+    told = (tmp_path / "s.json").read_text()
+    assert told.endswith("}\n")
+    stats = json.loads(told)
     assert stats["before"]["pictures"] == stats["after"]["pictures"] == 10
 
     info, source = read_info(tmp_path / "made"), read_info(pair)

@@ -14,7 +14,9 @@ def test_it_samples_with_the_settings_of_the_checkpoint(example, pair, tmp_path)
     code, out, err = example("sample", *words)
     assert (code, err) == (0, "")
     assert "2 of 2 pictures" in out
-    assert set(json.loads((tmp_path / "s.json").read_text())["seconds"]) >= {"tokens", "images"}
+    told = (tmp_path / "s.json").read_text()
+    assert set(json.loads(told)["seconds"]) >= {"tokens", "images"}
+    assert told.endswith("}\n")
     pipeline = load_pipeline(pair)
     assert pipeline.default_sampling == SamplingConfig(cfg=2.0, top_k=5, top_p=0.0)
     wanted = pipeline.sample([3, 4], seed=2, measure=True)
