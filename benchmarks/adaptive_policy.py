@@ -72,7 +72,8 @@ class Policy:
         while now.committed < self.plan.limit:
             start = int(now.committed)
             estimates = acceptance_estimates(accepted, judged)
-            choice = self._choose(jax.tree.map(jnp.asarray, now), *estimates)
+            at_stake = jnp.ones(len(lengths), jnp.int32)
+            choice = self._choose(jax.tree.map(jnp.asarray, now), at_stake, *estimates)
             checked = self.plan.at(start, int(choice))
             windows.append(checked)
             held = int(now.draft_length)

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -229,24 +230,31 @@ def choose_window(
     pyramid: ScalePyramid,
     cost: CostModel,
     spent: Spent,
+    at_stake: jax.Array,
     acceptance: jax.Array | float,
     proven: jax.Array | float,
     overhead: float,
 ) -> jax.Array:
     """The choice that makes most of the time it takes and risks no more than is allowed.
 
-    The j-th scale of a window is committed if the j drafts before it pass, so a window is worth
-    the target time of its scales weighed by acceptance**j; divided by its cost that is its
-    speed-up over the target alone. A window is allowed if, were the acceptance no more than what
-    is proven, the run would still have lost no more than its allowance: trying an unknown draft
-    out begins with small windows, and a draft that never passes costs the allowance and no more.
+    A scale of a window is committed for all samples if each passes the drafts before it that it
+    has not committed yet, in both modes of progress, with recycled drafts as with new ones, and
+    for the bonus scale as for any other. So a window is worth the target time of its scales, each
+    weighed by acceptance**(drafts at stake before it), as if samples passed independently;
+    divided by its cost that is its speed-up over the target alone. What some samples keep beyond
+    the slowest one is worth nothing here. A window is allowed if, were the acceptance no more than
+    what is proven, the run would still have lost no more than its allowance: trying an unknown
+    draft out begins with small windows, and a draft that never passes costs the allowance and no
+    more.
 
     Args:
       plan: the windows.
       pyramid: the scales.
       cost: of the forwards.
       spent: what the run did so far.
-      acceptance: probability that a drafted scale passes, float32 scalar; see
+      at_stake: samples that have not committed each scale yet, int32 [num_scales]; see
+        ``DecodingState.at_stake``.
+      acceptance: probability that a drafted scale of one sample passes, float32 scalar; see
         ``acceptance_estimates``.
       proven: the same as a cautious estimate, float32 scalar.
       overhead: what may be lost, as a share of the target's time for all scales.
@@ -254,6 +262,7 @@ def choose_window(
     Returns:
       int32 scalar; with no window allowed, the one that loses least.
     """
+    chex.assert_shape(at_stake, (pyramid.num_scales,))
     costs, saved = map(jnp.asarray, _window_costs(plan, pyramid, cost))
     drafts = jnp.asarray([checked.drafted > 0 for checked in plan.windows])
     start = jnp.minimum(spent.committed, plan.limit - 1)
@@ -262,9 +271,13 @@ def choose_window(
     behind = draft_until[start] - draft_until[jnp.minimum(spent.draft_length, start)]
     costs = costs + jnp.where(drafts, behind, 0.0)
 
+    before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(at_stake)])  # [num_scales + 1]
+    stops = jnp.minimum(start + jnp.arange(pyramid.num_scales), pyramid.num_scales)
+    # Drafts at stake before the j-th scale of a window from here.
+    drafts_before = (before[stops] - before[start]).astype(jnp.float32)  # [num_scales]
+
     def worth(probability: jax.Array | float) -> jax.Array:
-        powers = probability ** jnp.arange(pyramid.num_scales, dtype=jnp.float32)
-        return jnp.matmul(saved, powers)  # [windows]
+        return jnp.matmul(saved, probability**drafts_before)  # [windows]; right for those from here
 
     allowance = overhead * _until(cost.target, pyramid)[-1] - spent.lost(cost, pyramid)
     loss = costs - worth(proven)

@@ -260,7 +260,8 @@ class Speculative(Decoder):
     def _choice(self, run: SpeculativeRun, state: DecodingState) -> jax.Array:
         """The adaptive choice, from the share of judged scales that passed.
 
-        Those of earlier batches count like those of this one so far.
+        That is the share of one sample: all of the batch are pooled, and those of earlier batches
+        count like those of this one so far.
         """
         counters = state.counters
         accepted = jnp.sum(counters.accepted) + run.request.acceptance_seen[0]
@@ -280,6 +281,7 @@ class Speculative(Decoder):
             run.pyramid,
             self.cost,
             spent,
+            state.at_stake,
             acceptance,
             proven,
             self.adaptive_overhead,

@@ -123,6 +123,12 @@ class DecodingState(struct.PyTreeNode):
         """Scales committed for every sample, int32 scalar."""
         return jnp.min(self.progress)
 
+    @property
+    def at_stake(self) -> jax.Array:
+        """Samples that have not committed each scale yet, int32 [num_scales]."""
+        scales = jnp.arange(self.counters.makers.shape[1])
+        return jnp.sum(self.progress[:, None] <= scales[None], axis=0, dtype=jnp.int32)
+
 
 def initial_state(
     target: VAR,
