@@ -1,6 +1,6 @@
 """What adaptive windows gain and lose by the cost model, over acceptance; runs no model.
 
-python -m benchmarks.adaptive_policy
+python -m benchmarks.adaptive_policy --batch 1 8
 python -m benchmarks.adaptive_policy --cost windows.json --target d30 --draft d16
 """
 
@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.command import positive, run_command, share
@@ -27,6 +26,7 @@ from sdvar_jax.decoding.speculative.cost_model import (
     acceptance_estimates,
     choose_window,
 )
+from sdvar_jax.decoding.speculative.decoder import PROGRESSES
 from sdvar_jax.decoding.speculative.windows import CheckWindow
 from sdvar_jax.errors import SdvarError
 
@@ -35,10 +35,10 @@ _SEEN = 1000.0
 
 
 class Policy:
-    """The windows that an adaptive decoder takes, one picture at a time.
+    """The windows that an adaptive decoder takes, one batch at a time.
 
     Args:
-      decoder: its choices and overhead.
+      decoder: its choices, overhead and progress.
       pyramid: the scales.
       cost: of the forwards.
     """
@@ -46,6 +46,7 @@ class Policy:
     def __init__(self, decoder: Speculative, pyramid: ScalePyramid, cost: CostModel) -> None:
         self.pyramid, self.cost = pyramid, cost
         self.plan = decoder.plan(pyramid)
+        self._per_sample = decoder.progress == "per-sample"
         self.alone = sum(map(cost.target.seconds, pyramid.lengths))
         self._choose = jax.jit(
             functools.partial(
@@ -58,22 +59,24 @@ class Policy:
         )
 
     def seconds(
-        self, passes: Sequence[bool], accepted: float = 0.0, judged: float = 0.0
+        self, passes: np.ndarray, accepted: float = 0.0, judged: float = 0.0
     ) -> tuple[float, list[CheckWindow]]:
-        """Seconds of a picture, and its windows.
+        """Seconds of a batch, and its windows.
 
         Args:
-          passes: whether a draft of each scale passes.
+          passes: whether each sample's draft of each scale passes, however often it is judged,
+            bool [batch, num_scales].
           accepted: drafted scales that passed in earlier requests.
           judged: how many were judged there.
         """
         lengths, offsets = self.pyramid.lengths, self.pyramid.offsets
         now, windows = Spent(*np.zeros(6, np.int32)), []
+        scales, progress = np.arange(len(lengths)), np.zeros((len(passes), 1), np.int32)
         while now.committed < self.plan.limit:
             start = int(now.committed)
             estimates = acceptance_estimates(accepted, judged)
-            at_stake = jnp.ones(len(lengths), jnp.int32)
-            choice = self._choose(jax.tree.map(jnp.asarray, now), at_stake, *estimates)
+            at_stake = np.sum(progress <= scales, axis=0, dtype=np.int32)
+            choice = self._choose(now, at_stake, *estimates)
             checked = self.plan.at(start, int(choice))
             windows.append(checked)
             held = int(now.draft_length)
@@ -85,12 +88,16 @@ class Policy:
                     draft_tokens=now.draft_tokens + sum(unread),
                 )
                 held = checked.drafted_stop
-            drafted = range(start, checked.drafted_stop)
-            rejected = next((scale for scale in drafted if not passes[scale]), None)
-            committed = checked.window.stop if rejected is None else rejected + 1
-            passed = checked.drafted if rejected is None else rejected - start
-            accepted += passed
-            judged += passed + (rejected is not None)
+            # The law of ``commit``: [batch, 1] against [num_scales].
+            fails = ~passes & (scales >= progress) & (scales < checked.drafted_stop)
+            rejected = np.where(fails, scales, len(lengths)).min(axis=1, keepdims=True)
+            reached = np.maximum(progress, np.minimum(rejected + 1, checked.window.stop))
+            if not self._per_sample:
+                reached = np.full_like(reached, reached.min())
+            fresh = (scales >= progress) & (scales < np.minimum(reached, checked.drafted_stop))
+            accepted += int(np.sum(fresh & (scales < rejected)))
+            judged += int(np.sum(fresh))
+            progress, committed = reached, int(reached.min())
             now = now.replace(
                 committed=np.int32(committed),
                 draft_length=np.int32(min(held, committed)),
@@ -100,9 +107,11 @@ class Policy:
         return self.alone + float(now.lost(self.cost, self.pyramid)), windows
 
 
-def rows(policy: Policy, acceptances: Sequence[float], draws: int, seed: int) -> list[dict]:
+def rows(
+    policy: Policy, batch: int, acceptances: Sequence[float], draws: int, seed: int
+) -> list[dict]:
     """Times as fast as the target alone, a row an acceptance."""
-    uniform = np.random.default_rng(seed).random((draws, policy.pyramid.num_scales))
+    uniform = np.random.default_rng(seed).random((draws, batch, policy.pyramid.num_scales))
 
     def mean(seconds: Callable[[np.ndarray], float], chance: float) -> str:
         outcomes, counts = np.unique(uniform < chance, axis=0, return_counts=True)
@@ -111,6 +120,7 @@ def rows(policy: Policy, acceptances: Sequence[float], draws: int, seed: int) ->
 
     return [
         {
+            "batch": batch,
             "acceptance": f"{chance:.0%}",
             "first": mean(lambda passes: policy.seconds(passes)[0], chance),
             "later": mean(
@@ -131,42 +141,69 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--target", default="d30", help="whose cost in the file (default: d30)")
     parser.add_argument("--draft", default="d16", help="likewise (default: d16)")
-    parser.add_argument("--batch", type=positive, default=1, help="likewise (default: 1)")
+    parser.add_argument(
+        "--batch", nargs="+", type=positive, default=[1], help="pictures a call (default: 1)"
+    )
+    parser.add_argument(
+        "--progress",
+        choices=PROGRESSES,
+        default="minimum",
+        help="how a batch advances (default: %(default)s)",
+    )
     parser.add_argument(
         "--adaptive-gammas", nargs="+", type=int, default=list(Speculative.adaptive_gammas)
     )
-    parser.add_argument("--overhead", type=float, default=Speculative.adaptive_overhead)
+    parser.add_argument(
+        "--adaptive-overhead",
+        type=float,
+        default=Speculative.adaptive_overhead,
+        help="what may be lost, as a share of the target's time (default: %(default)s)",
+    )
     parser.add_argument(
         "--acceptance", nargs="+", type=share, default=[0.0, 0.25, 0.5, 0.75, 0.9, 1.0]
     )
-    parser.add_argument("--draws", type=positive, default=2000, help="pictures a row")
+    parser.add_argument("--draws", type=positive, default=2000, help="batches a row")
     parser.add_argument("--seed", type=int, default=0)
     return parser
+
+
+def _costs(options: argparse.Namespace) -> dict[int, CostModel]:
+    """The cost model at each batch size, from the file where one is given."""
+    if options.cost is None:
+        return dict.fromkeys(options.batch, DEFAULT_COST)
+    costs = read_costs(options.cost)
+    for batch in options.batch:
+        if (options.target, options.draft, batch) not in costs:
+            raise SdvarError(
+                f"{options.cost} has no costs of {options.target} with {options.draft} at batch "
+                f"{batch}; it has {', '.join(map(str, costs))}"
+            )
+    return {batch: costs[options.target, options.draft, batch] for batch in options.batch}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table."""
     options = build_parser().parse_args(arguments)
-    cost = DEFAULT_COST
-    if options.cost is not None:
-        costs = read_costs(options.cost)
-        wanted = options.target, options.draft, options.batch
-        if wanted not in costs:
-            raise SdvarError(
-                f"{options.cost} has no costs of {options.target} with {options.draft} at batch "
-                f"{options.batch}; it has {', '.join(map(str, costs))}"
-            )
-        cost = costs[wanted]
+    costs = _costs(options)
     decoder = Speculative(
         gamma="adaptive",
         adaptive_gammas=tuple(options.adaptive_gammas),
-        adaptive_overhead=options.overhead,
+        adaptive_overhead=options.adaptive_overhead,
+        progress=options.progress,
     )
-    policy = Policy(decoder, PYRAMID_256, cost)
-    columns = {"acceptance": "acceptance", "first": "a first request", "later": "later ones"}
-    table = rows(policy, options.acceptance, options.draws, options.seed)
-    for name, forward in dataclasses.asdict(cost).items():
-        print(f"{name}: {forward['fixed']:.4g} + {forward['per_token']:.4g} a token")
+    columns = {
+        "batch": "batch",
+        "acceptance": "acceptance",
+        "first": "a first request",
+        "later": "later ones",
+    }
+    table = []
+    for batch, cost in costs.items():
+        for name, forward in dataclasses.asdict(cost).items():
+            law = f"{forward['fixed']:.4g} + {forward['per_token']:.4g} a token"
+            print(f"batch {batch}, {name}: {law}")
+        policy = Policy(decoder, PYRAMID_256, cost)
+        table += rows(policy, batch, options.acceptance, options.draws, options.seed)
     print(markdown_table(table, columns))
 
 

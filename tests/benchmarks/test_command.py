@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import (
+    adaptive_policy,
     ceilings,
     floor,
     pytorch_peer,
@@ -20,7 +21,8 @@ GIVEN = ["--bandwidth", "4e12", "--flops", "8e14"]
 
 
 @pytest.mark.parametrize(
-    "module", [ceilings, floor, pytorch_peer, sample, startup, weights_quality, windows]
+    "module",
+    [adaptive_policy, ceilings, floor, pytorch_peer, sample, startup, weights_quality, windows],
 )
 def test_every_command_explains_itself(module, capsys):
     with pytest.raises(SystemExit) as stop:
