@@ -63,6 +63,7 @@ class Choices:
       entry: scale of the handoff.
       acceptances: of the curve.
       adaptive_gammas: what adaptive windows choose from.
+      adaptive_overhead: what they may lose, as a share of the target's time.
       cost: what adaptive windows go by.
     """
 
@@ -71,7 +72,8 @@ class Choices:
     until: int = 7
     entry: int = 7
     acceptances: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
-    adaptive_gammas: tuple[int, ...] = (0, 2, 9)
+    adaptive_gammas: tuple[int, ...] = Speculative.adaptive_gammas
+    adaptive_overhead: float = Speculative.adaptive_overhead
     cost: CostModel = DEFAULT_COST
 
     def wants(self, group: str) -> bool:
@@ -127,6 +129,7 @@ def decoding_cases(choices: Choices, num_scales: int) -> tuple[Case, ...]:
             accept=planned,
             commit="draft",
             adaptive_gammas=choices.adaptive_gammas,
+            adaptive_overhead=choices.adaptive_overhead,
             cost=choices.cost,
         )
         cases.append(Case("adaptive", decoder, points))

@@ -343,7 +343,16 @@ def build_parser() -> argparse.ArgumentParser:
         default=list(Choices.acceptances),
         help="planned shares of accepted scales",
     )
-    parser.add_argument("--adaptive-gammas", nargs="+", type=int, default=[0, 2, 9])
+    parser.add_argument(
+        "--adaptive-gammas", nargs="+", type=int, default=list(Choices.adaptive_gammas)
+    )
+    parser.add_argument(
+        "--adaptive-overhead",
+        type=float,
+        default=Choices.adaptive_overhead,
+        help="what adaptive windows may lose, as a share of the target's time "
+        "(default: %(default)s)",
+    )
     parser.add_argument(
         "--cost", type=Path, metavar="FILE", help="cost models, written by benchmarks.windows"
     )
@@ -375,6 +384,7 @@ def _choices(options: argparse.Namespace) -> Choices:
         entry=options.entry,
         acceptances=tuple(options.acceptance),
         adaptive_gammas=tuple(options.adaptive_gammas),
+        adaptive_overhead=options.adaptive_overhead,
     )
 
 
