@@ -240,12 +240,12 @@ def choose_window(
     A scale of a window is committed for all samples if each passes the drafts before it that it
     has not committed yet, in both modes of progress, with recycled drafts as with new ones, and
     for the bonus scale as for any other. So a window is worth the target time of its scales, each
-    weighed by acceptance**(drafts at stake before it), as if samples passed independently;
-    divided by its cost that is its speed-up over the target alone. What some samples keep beyond
-    the slowest one is worth nothing here. A window is allowed if, were the acceptance no more than
-    what is proven, the run would still have lost no more than its allowance: trying an unknown
-    draft out begins with small windows, and a draft that never passes costs the allowance and no
-    more.
+    weighed by acceptance**(drafts at stake before it), as if samples passed independently with one
+    acceptance; divided by its cost that is its speed-up over the target alone. What some samples
+    keep beyond the slowest one is worth nothing here. A window is allowed if, were the acceptance
+    no more than what is proven, the run would still have lost no more than its allowance: trying
+    an unknown draft out begins with small windows, and a draft that never passes costs the
+    allowance and no more.
 
     Args:
       plan: the windows.

@@ -56,8 +56,8 @@ class Speculative(Decoder):
       adaptive_gammas: the choices of "adaptive".
       adaptive_overhead: what "adaptive" may lose against the target alone while it finds out how
         much passes, as a share of the target's time by the cost model. It needs 0 among the
-        choices, counts one sample, and bounds what is expected from the acceptance seen: a draft
-        that passes and then fails, or a batch, can lose more.
+        choices and bounds what is expected from the acceptance seen, in a batch if all samples
+        share it: a draft that passes and then fails, or for some samples alone, can lose more.
       cost: costs of the forwards that "adaptive" goes by.
       trace: keep what happened at each target call.
     """
