@@ -1,7 +1,7 @@
 """What adaptive windows gain and lose by the cost model, over acceptance; runs no model.
 
-python -m benchmarks.adaptive_policy
-python -m benchmarks.adaptive_policy --cost windows.json --target d30 --draft d16 --batch 8
+python -m benchmarks.adaptive_policy --batch 1 8
+python -m benchmarks.adaptive_policy --cost windows.json --target d30 --draft d16
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.command import positive, run_command, share
@@ -27,6 +26,7 @@ from sdvar_jax.decoding.speculative.cost_model import (
     acceptance_estimates,
     choose_window,
 )
+from sdvar_jax.decoding.speculative.decoder import PROGRESSES
 from sdvar_jax.decoding.speculative.windows import CheckWindow
 from sdvar_jax.errors import SdvarError
 
@@ -35,17 +35,18 @@ _SEEN = 1000.0
 
 
 class Policy:
-    """The windows that an adaptive decoder takes, all pictures of a batch keeping step.
+    """The windows that an adaptive decoder takes, one batch at a time.
 
     Args:
-      decoder: its choices and overhead.
+      decoder: its choices, overhead and progress.
       pyramid: the scales.
-      cost: of the forwards of a batch.
+      cost: of the forwards.
     """
 
     def __init__(self, decoder: Speculative, pyramid: ScalePyramid, cost: CostModel) -> None:
         self.pyramid, self.cost = pyramid, cost
         self.plan = decoder.plan(pyramid)
+        self._per_sample = decoder.progress == "per-sample"
         self.alone = sum(map(cost.target.seconds, pyramid.lengths))
         self._choose = jax.jit(
             functools.partial(
@@ -63,18 +64,19 @@ class Policy:
         """Seconds of a batch, and its windows.
 
         Args:
-          passes: whether a draft of each scale passes, bool [batch, num_scales].
+          passes: whether each sample's draft of each scale passes, however often it is judged,
+            bool [batch, num_scales].
           accepted: drafted scales that passed in earlier requests.
           judged: how many were judged there.
         """
         lengths, offsets = self.pyramid.lengths, self.pyramid.offsets
         now, windows = Spent(*np.zeros(6, np.int32)), []
+        scales, progress = np.arange(len(lengths)), np.zeros((len(passes), 1), np.int32)
         while now.committed < self.plan.limit:
             start = int(now.committed)
-            at_stake = np.where(np.arange(self.pyramid.num_scales) < start, 0, len(passes))
             estimates = acceptance_estimates(accepted, judged)
-            arguments = jax.tree.map(jnp.asarray, (now, *estimates))
-            choice = self._choose(*arguments, at_stake=jnp.asarray(at_stake))
+            at_stake = np.sum(progress <= scales, axis=0, dtype=np.int32)
+            choice = self._choose(now, at_stake, *estimates)
             checked, *alone = self.plan.turn(start, int(choice))
             windows += [checked, *alone]
             held = int(now.draft_length)
@@ -86,35 +88,37 @@ class Policy:
                     draft_tokens=now.draft_tokens + sum(unread),
                 )
                 held = checked.drafted_stop
-            drafted = passes[:, start : checked.drafted_stop]
-            passed = np.cumprod(drafted, axis=1).sum(axis=1)  # [batch]
-            committed = int(np.minimum(start + passed + 1, checked.window.stop).min())
-            accepted += float(np.minimum(passed, committed - start).sum())
-            # What lies behind the slowest picture is judged again.
-            judged += float(
-                np.minimum(np.minimum(passed + 1, checked.drafted), committed - start).sum()
-            )
+            # The law of ``commit``: [batch, 1] against [num_scales].
+            fails = ~passes & (scales >= progress) & (scales < checked.drafted_stop)
+            rejected = np.where(fails, scales, len(lengths)).min(axis=1, keepdims=True)
+            reached = np.maximum(progress, np.minimum(rejected + 1, checked.window.stop))
+            if not self._per_sample:
+                reached = np.full_like(reached, reached.min())
+            fresh = (scales >= progress) & (scales < np.minimum(reached, checked.drafted_stop))
+            accepted += int(np.sum(fresh & (scales < rejected)))
+            judged += int(np.sum(fresh))
+            # The target alone may go on for some scales.
+            reached = np.maximum(reached, alone[-1].window.stop if alone else 0)
+            progress, committed = reached, int(reached.min())
+            stop = (alone or [checked])[-1].window.stop
             now = now.replace(
-                committed=np.int32(committed + len(alone)),
+                committed=np.int32(committed),
                 draft_length=np.int32(min(held, committed)),
                 target_calls=now.target_calls + 1 + len(alone),
-                target_tokens=now.target_tokens
-                + offsets[checked.window.stop + len(alone)]
-                - offsets[start],
+                target_tokens=now.target_tokens + offsets[stop] - offsets[start],
             )
         return self.alone + float(now.lost(self.cost, self.pyramid)), windows
 
 
 def rows(
-    policy: Policy, acceptances: Sequence[float], draws: int, seed: int, batch: int = 1
+    policy: Policy, batch: int, acceptances: Sequence[float], draws: int, seed: int
 ) -> list[dict]:
-    """Times as fast as the target alone, a row an acceptance, of ``draws`` pictures in batches."""
-    shape = (-(-draws // batch), batch * policy.pyramid.num_scales)
-    uniform = np.random.default_rng(seed).random(shape)
+    """Times as fast as the target alone, a row an acceptance."""
+    uniform = np.random.default_rng(seed).random((draws, batch, policy.pyramid.num_scales))
 
     def mean(seconds: Callable[[np.ndarray], float], chance: float) -> str:
         outcomes, counts = np.unique(uniform < chance, axis=0, return_counts=True)
-        times = [seconds(outcome.reshape(batch, -1)) for outcome in outcomes]
+        times = [seconds(outcome) for outcome in outcomes]
         return f"{policy.alone / float(np.average(times, weights=counts)):.2f}"
 
     return [
@@ -141,48 +145,68 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", default="d30", help="whose cost in the file (default: d30)")
     parser.add_argument("--draft", default="d16", help="likewise (default: d16)")
     parser.add_argument(
-        "--batch", type=positive, default=1, help="pictures that keep step (default: 1)"
+        "--batch", nargs="+", type=positive, default=[1], help="pictures a call (default: 1)"
+    )
+    parser.add_argument(
+        "--progress",
+        choices=PROGRESSES,
+        default="minimum",
+        help="how a batch advances (default: %(default)s)",
     )
     parser.add_argument(
         "--adaptive-gammas", nargs="+", type=int, default=list(Speculative.adaptive_gammas)
     )
-    parser.add_argument("--adaptive-overhead", type=float, default=Speculative.adaptive_overhead)
+    parser.add_argument(
+        "--adaptive-overhead",
+        type=float,
+        default=Speculative.adaptive_overhead,
+        help="what may be lost, as a share of the target's time (default: %(default)s)",
+    )
     parser.add_argument(
         "--acceptance", nargs="+", type=share, default=[0.0, 0.25, 0.5, 0.75, 0.9, 1.0]
     )
-    parser.add_argument("--draws", type=positive, default=2000, help="pictures a row")
+    parser.add_argument("--draws", type=positive, default=2000, help="batches a row")
     parser.add_argument("--seed", type=int, default=0)
     return parser
+
+
+def _costs(options: argparse.Namespace) -> dict[int, CostModel]:
+    """The cost model at each batch size, from the file where one is given."""
+    if options.cost is None:
+        return dict.fromkeys(options.batch, DEFAULT_COST)
+    costs = read_costs(options.cost)
+    for batch in options.batch:
+        if (options.target, options.draft, batch) not in costs:
+            raise SdvarError(
+                f"{options.cost} has no costs of {options.target} with {options.draft} at batch "
+                f"{batch}; it has {', '.join(map(str, costs))}"
+            )
+    return {batch: costs[options.target, options.draft, batch] for batch in options.batch}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table."""
     options = build_parser().parse_args(arguments)
-    cost = DEFAULT_COST
-    if options.cost is not None:
-        costs = read_costs(options.cost)
-        wanted = options.target, options.draft, options.batch
-        if wanted not in costs:
-            raise SdvarError(
-                f"{options.cost} has no costs of {options.target} with {options.draft} at batch "
-                f"{options.batch}; it has {', '.join(map(str, costs))}"
-            )
-        cost = costs[wanted]
+    costs = _costs(options)
     decoder = Speculative(
         gamma="adaptive",
         adaptive_gammas=tuple(options.adaptive_gammas),
         adaptive_overhead=options.adaptive_overhead,
+        progress=options.progress,
     )
-    policy = Policy(decoder, PYRAMID_256, cost)
     columns = {
         "batch": "batch",
         "acceptance": "acceptance",
         "first": "a first request",
         "later": "later ones",
     }
-    table = rows(policy, options.acceptance, options.draws, options.seed, options.batch)
-    for name, forward in dataclasses.asdict(cost).items():
-        print(f"{name}: {forward['fixed']:.4g} + {forward['per_token']:.4g} a token")
+    table = []
+    for batch, cost in costs.items():
+        for name, forward in dataclasses.asdict(cost).items():
+            law = f"{forward['fixed']:.4g} + {forward['per_token']:.4g} a token"
+            print(f"batch {batch}, {name}: {law}")
+        policy = Policy(decoder, PYRAMID_256, cost)
+        table += rows(policy, batch, options.acceptance, options.draws, options.seed)
     print(markdown_table(table, columns))
 
 

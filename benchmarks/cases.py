@@ -63,7 +63,7 @@ class Choices:
       entry: scale of the handoff.
       acceptances: of the curve.
       adaptive_gammas: what adaptive windows choose from.
-      adaptive_overhead: what they may lose, see ``Speculative``.
+      adaptive_overhead: what they may lose, as a share of the target's time.
       cost: what adaptive windows go by.
     """
 

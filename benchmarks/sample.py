@@ -217,10 +217,10 @@ class Suite:
             arguments = (self._pipeline, TargetOnly(), self._sampling, request)
             tokens = compile_program(functools.partial(lower_tokens, *arguments))
             timing = measure(lambda: tokens(request=request), self._repeats)
-            f_hats = tokens(request=request).f_hats
+            f_hat = tokens(request=request).f_hats[-1]
             self._add_phase("tokens", batch, {**timing.fields(), **tokens.compile_fields()})
-            images = compile_program(functools.partial(lower_images, self._pipeline, f_hats))
-            timing = measure(lambda: images(f_hats=f_hats), self._repeats)
+            images = compile_program(functools.partial(lower_images, self._pipeline, f_hat))
+            timing = measure(lambda: images(f_hat=f_hat), self._repeats)
             self._add_phase("images", batch, {**timing.fields(), **images.compile_fields()})
             compiled_in = self._pipeline.prepare(TargetOnly(), self._sampling)
             models = self.models
@@ -346,7 +346,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--adaptive-gammas", nargs="+", type=int, default=list(Choices.adaptive_gammas)
     )
-    parser.add_argument("--adaptive-overhead", type=float, default=Choices.adaptive_overhead)
+    parser.add_argument(
+        "--adaptive-overhead",
+        type=float,
+        default=Choices.adaptive_overhead,
+        help="what adaptive windows may lose, as a share of the target's time "
+        "(default: %(default)s)",
+    )
     parser.add_argument(
         "--cost", type=Path, metavar="FILE", help="cost models, written by benchmarks.windows"
     )

@@ -16,6 +16,11 @@ ADAPTIVE = Speculative(gamma="adaptive")
 ALL, NONE = np.ones((1, 10), bool), np.zeros((1, 10), bool)
 
 
+def failing_at(*scales):
+    """One sample a scale, whose draft passes but there."""
+    return np.arange(10) != np.asarray(scales)[:, None]
+
+
 @pytest.fixture(scope="module")
 def policy():
     return Policy(ADAPTIVE, PYRAMID_256, DEFAULT_COST)
@@ -49,38 +54,77 @@ def test_a_window_that_risks_more_than_the_allowance_is_not_tried():
     assert any(checked.drafted > 2 for checked in bound.seconds(ALL, 1000.0, 1000.0)[1])
 
 
-def test_the_slowest_picture_of_a_batch_decides(policy):
-    mixed = np.concatenate([ALL, NONE])
-    _, windows = policy.seconds(mixed)
+def test_a_batch_that_always_passes_takes_as_long_as_one_picture(policy):
+    assert policy.seconds(np.repeat(ALL, 8, axis=0)) == policy.seconds(ALL)
+
+
+def test_one_sample_that_never_passes_holds_up_its_batch(policy):
+    """The acceptance is that of all samples together, so the batch goes on trying."""
+    seconds, windows = policy.seconds(np.concatenate([np.repeat(ALL, 7, axis=0), NONE]))
+    assert seconds > policy.seconds(NONE)[0] > policy.alone
     assert len(windows) == 10
-    alone, together = (policy.seconds(each)[0] for each in (ALL, np.concatenate([ALL, ALL])))
-    assert policy.seconds(mixed)[0] > alone
-    assert together < policy.alone
 
 
-def test_a_batch_does_not_lose_more_than_one_picture_may(policy):
-    """Half of all drafts pass: one picture may try, of eight one always fails."""
-    passes = np.random.default_rng(0).random((200, 8, 10)) < 0.5
-    mean = np.mean([policy.seconds(batch, 500.0, 1000.0)[0] for batch in passes])
+def test_a_draft_that_pays_for_one_picture_is_not_asked_for_a_batch(policy):
+    """Three of four drafted scales passed so far."""
+    known = 750.0, 1000.0
+    assert any(checked.drafted for checked in policy.seconds(ALL, *known)[1])
+    batch = np.repeat(ALL, 8, axis=0)
+    assert not any(checked.drafted for checked in policy.seconds(batch, *known)[1])
+
+
+@pytest.mark.parametrize("progress", ["minimum", "per-sample"])
+@pytest.mark.parametrize("chance", [0.5, 0.75, 0.9])
+def test_a_batch_loses_a_tenth_at_the_most_in_the_mean(chance, progress):
+    policy = Policy(dataclasses.replace(ADAPTIVE, progress=progress), PYRAMID_256, DEFAULT_COST)
+    passes = np.random.default_rng(0).random((50, 8, 10)) < chance
+    mean = np.mean([policy.seconds(batch)[0] for batch in passes])
     assert mean <= 1.1 * policy.alone
 
 
-def test_the_table_has_a_row_an_acceptance(capsys):
-    main(["--acceptance", "0", "1", "--draws", "3"])
+def test_samples_keep_what_they_got_beyond_the_slowest_unless_progress_is_the_minimum():
+    decoder = dataclasses.replace(ADAPTIVE, adaptive_gammas=(9,))
+    windows = {
+        progress: [
+            checked.window.start
+            for checked in Policy(
+                dataclasses.replace(decoder, progress=progress), PYRAMID_256, DEFAULT_COST
+            ).seconds(failing_at(1, 5))[1]
+        ]
+        for progress in ("minimum", "per-sample")
+    }
+    # The second sample's rejection is behind it once the target's own tokens stand there.
+    assert windows == {"minimum": [0, 2, 6], "per-sample": [0, 2]}
+
+
+def test_the_table_has_a_row_a_batch_and_acceptance(capsys):
+    main(["--batch", "1", "3", "--acceptance", "0", "1", "--draws", "3"])
     lines = capsys.readouterr().out.strip().splitlines()
-    assert lines[-2].startswith("| 1 | 0% | 0.9")
-    assert lines[-1].startswith("| 1 | 100% | 1.")
+    for line, start in zip(
+        lines[-4:],
+        ("| 1 | 0% | 0.9", "| 1 | 100% | 1.", "| 3 | 0% | 0.9", "| 3 | 100% | 1."),
+        strict=True,
+    ):
+        assert line.startswith(start)
 
 
-def test_a_file_of_costs_without_the_pair_is_refused(tmp_path):
+def test_nothing_is_lost_where_nothing_may_be(capsys):
+    main(["--adaptive-overhead", "0", "--acceptance", "0", "--draws", "1"])
+    assert capsys.readouterr().out.strip().endswith("| 1 | 0% | 1.00 | 1.00 |")
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_file_of_costs_without_the_pair_is_refused(tmp_path, batch):
     file = tmp_path / "windows.json"
     numbers = dict.fromkeys(
         ("draft_fixed", "draft_per_token", "target_fixed", "target_per_token"), 1.0
     )
     pair = {"kind": "cost", "target": "tiny", "draft": "tiny", "batch": 1}
     file.write_text(json.dumps({"records": [{**pair, **numbers}]}))
-    with pytest.raises(SdvarError, match=r"no costs of d30 with d16 at batch 1; it has .*tiny"):
-        main(["--cost", str(file)])
+    with pytest.raises(
+        SdvarError, match=rf"no costs of d30 with d16 at batch {batch}; it has .*tiny"
+    ):
+        main(["--cost", str(file), "--batch", str(batch)])
 
 
 def test_a_file_of_costs_that_is_not_there_is_refused(tmp_path):

@@ -78,6 +78,13 @@ def test_one_program_serves_the_curve():
     assert until.decoder.check_until == 7
 
 
+def test_adaptive_windows_choose_and_risk_what_was_asked_for():
+    choices = Choices(groups=("adaptive",), adaptive_gammas=(0, 4), adaptive_overhead=0.3)
+    (adaptive,) = decoding_cases(choices, PYRAMID.num_scales)
+    assert adaptive.learns
+    assert (adaptive.decoder.adaptive_gammas, adaptive.decoder.adaptive_overhead) == ((0, 4), 0.3)
+
+
 def test_every_case_suits_a_small_pyramid():
     for case in decoding_cases(Choices(), 4):
         plan = getattr(case.decoder, "plan", None)

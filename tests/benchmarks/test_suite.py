@@ -7,7 +7,7 @@ from benchmarks.budget import Budget
 from benchmarks.cases import Choices
 from benchmarks.random_models import TINY
 from benchmarks.results import Results
-from benchmarks.sample import Suite, build_parser
+from benchmarks.sample import Suite, _choices, build_parser
 from sdvar_jax.decoding import TargetOnly
 
 
@@ -28,6 +28,13 @@ def test_labels_are_random_classes(suite):
     labels = np.asarray(suite.request(64).labels)
     assert len(np.unique(labels)) > 1
     assert labels.max() < TINY.num_classes
+
+
+def test_adaptive_windows_are_asked_for_as_the_options_say():
+    given = ["--adaptive-gammas", "0", "4", "--adaptive-overhead", "0.3"]
+    choices = _choices(build_parser().parse_args(given))
+    assert (choices.adaptive_gammas, choices.adaptive_overhead) == ((0, 4), 0.3)
+    assert _choices(build_parser().parse_args([])) == Choices()
 
 
 def test_what_is_compiled_ahead_is_what_is_measured_and_tells_no_compile_time():

@@ -230,36 +230,39 @@ def choose_window(
     pyramid: ScalePyramid,
     cost: CostModel,
     spent: Spent,
+    at_stake: jax.Array,
     acceptance: jax.Array | float,
     proven: jax.Array | float,
     overhead: float,
-    at_stake: jax.Array | None = None,
 ) -> jax.Array:
     """The choice that makes most of the time it takes and risks no more than is allowed.
 
-    The j-th scale of a window is committed if the j drafts before it pass in every sample whose
-    own are at stake, so a window is worth the target time of its scales weighed by
-    acceptance**(drafts at stake before j), acceptance**j for one sample; divided by its cost that
-    is its speed-up over the target alone. A window is allowed if, were the acceptance no more than
-    what is proven, the run would still have lost no more than its allowance: trying an unknown
-    draft out begins with small windows, and a draft that never passes costs the allowance and no
-    more.
+    A scale of a window is committed for all samples if each passes the drafts before it that it
+    has not committed yet, in both modes of progress, with recycled drafts as with new ones, and
+    for the bonus scale as for any other. So a window is worth the target time of its scales, each
+    weighed by acceptance**(drafts at stake before it), as if samples passed independently with one
+    acceptance; divided by its cost that is its speed-up over the target alone. What some samples
+    keep beyond the slowest one is worth nothing here. A window is allowed if, were the acceptance
+    no more than what is proven, the run would still have lost no more than its allowance: trying
+    an unknown draft out begins with small windows, and a draft that never passes costs the
+    allowance and no more.
 
     Args:
       plan: the windows.
       pyramid: the scales.
       cost: of the forwards.
       spent: what the run did so far.
-      acceptance: probability that a drafted scale passes, float32 scalar; see
+      at_stake: samples that have not committed each scale yet, int32 [num_scales]; see
+        ``DecodingState.at_stake``.
+      acceptance: probability that a drafted scale of one sample passes, float32 scalar; see
         ``acceptance_estimates``.
       proven: the same as a cautious estimate, float32 scalar.
       overhead: what may be lost, as a share of the target's time for all scales.
-      at_stake: how many samples have not committed each scale yet, int32 [num_scales]; None for
-        one sample.
 
     Returns:
       int32 scalar; with no window allowed, the one that loses least.
     """
+    chex.assert_shape(at_stake, (pyramid.num_scales,))
     costs, saved = map(jnp.asarray, _window_costs(plan, pyramid, cost))
     drafts = jnp.asarray([checked.drafted > 0 for checked in plan.windows])
     start = jnp.minimum(spent.committed, plan.limit - 1)
@@ -268,17 +271,13 @@ def choose_window(
     behind = draft_until[start] - draft_until[jnp.minimum(spent.draft_length, start)]
     costs = costs + jnp.where(drafts, behind, 0.0)
 
-    if at_stake is None:
-        at_stake = jnp.ones((pyramid.num_scales,), jnp.int32)
-    chex.assert_shape(at_stake, (pyramid.num_scales,))
-    # Of the windows that begin where the run stands; no other can be chosen.
-    here = jnp.where(jnp.arange(pyramid.num_scales) < start, 0, at_stake)
-    before = jnp.concatenate([jnp.zeros((1,), here.dtype), jnp.cumsum(here)])
-    places = jnp.minimum(start + jnp.arange(pyramid.num_scales), pyramid.num_scales)
-    drafts_before = before[places].astype(jnp.float32)  # [num_scales], by place in the window
+    before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(at_stake)])  # [num_scales + 1]
+    stops = jnp.minimum(start + jnp.arange(pyramid.num_scales), pyramid.num_scales)
+    # Drafts at stake before the j-th scale of a window from here.
+    drafts_before = (before[stops] - before[start]).astype(jnp.float32)  # [num_scales]
 
     def worth(probability: jax.Array | float) -> jax.Array:
-        return jnp.matmul(saved, probability**drafts_before)  # [windows]
+        return jnp.matmul(saved, probability**drafts_before)  # [windows]; right for those from here
 
     allowance = overhead * _until(cost.target, pyramid)[-1] - spent.lost(cost, pyramid)
     loss = costs - worth(proven)

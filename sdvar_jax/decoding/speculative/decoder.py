@@ -56,8 +56,9 @@ class Speculative(Decoder):
       adaptive_gammas: the choices of "adaptive".
       adaptive_overhead: what "adaptive" may lose against the target alone while it finds out how
         much passes, as a share of the target's time by the cost model. It needs 0 among the
-        choices, and bounds what is expected from the acceptance seen: a draft that passes and then
-        fails can lose more, and so can a device on which the loop itself takes time.
+        choices, and bounds what is expected from the acceptance seen, which is that of all samples
+        together: a draft that passes and then fails, or passes for some samples of a batch alone,
+        can lose more, and so can a device on which the loop itself takes time.
       cost: costs of the forwards that "adaptive" goes by.
       trace: keep what happened at each target call.
     """
@@ -296,7 +297,8 @@ class Speculative(Decoder):
     def _choice(self, run: SpeculativeRun, state: DecodingState) -> jax.Array:
         """The adaptive choice, from the share of judged scales that passed.
 
-        Those of earlier batches count like those of this one so far.
+        That is the share of one sample: all of the batch are pooled, and those of earlier batches
+        count like those of this one so far.
         """
         counters = state.counters
         accepted = jnp.sum(counters.accepted) + run.request.acceptance_seen[0]
@@ -316,10 +318,10 @@ class Speculative(Decoder):
             run.pyramid,
             self.cost,
             spent,
+            state.at_stake,
             acceptance,
             proven,
             self.adaptive_overhead,
-            state.at_stake,
         )
 
 

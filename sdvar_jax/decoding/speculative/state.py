@@ -125,9 +125,9 @@ class DecodingState(struct.PyTreeNode):
 
     @property
     def at_stake(self) -> jax.Array:
-        """How many samples have not committed each scale yet, int32 [num_scales]."""
-        scales = jnp.arange(self.f_hats.shape[0] - 1)
-        return jnp.sum(self.progress[:, None] <= scales[None], axis=0)
+        """Samples that have not committed each scale yet, int32 [num_scales]."""
+        scales = jnp.arange(self.counters.makers.shape[1])
+        return jnp.sum(self.progress[:, None] <= scales[None], axis=0, dtype=jnp.int32)
 
 
 def initial_state(

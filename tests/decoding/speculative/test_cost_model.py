@@ -125,46 +125,25 @@ def spent_so_far(committed=0, draft_length=0, draft=(0, 0), target=(0, 0)):
 
 
 @functools.partial(jax.jit, static_argnames="cost")
-def choice(spent, acceptance, proven, overhead, at_stake=None, cost=COST):
-    return choose_window(PLAN, PYRAMID, cost, spent, acceptance, proven, overhead, at_stake)
+def choice(spent, acceptance, proven, overhead, cost=COST, at_stake=(1,) * SCALES):
+    at_stake = jnp.asarray(at_stake, jnp.int32)
+    return choose_window(PLAN, PYRAMID, cost, spent, at_stake, acceptance, proven, overhead)
 
 
-def chosen_gamma(acceptance, proven, overhead=0.1, at_stake=None, **spent):
-    samples = None if at_stake is None else jnp.asarray(at_stake, jnp.int32)
-    return CHOICES[int(choice(spent_so_far(**spent), acceptance, proven, overhead, samples))]
+def chosen_gamma(acceptance, proven, overhead=0.1, at_stake=(1,) * SCALES, **spent):
+    chosen = choice(spent_so_far(**spent), acceptance, proven, overhead, at_stake=at_stake)
+    return CHOICES[int(chosen)]
+
+
+def at_stake_of(progress):
+    """Samples that have yet to commit each scale."""
+    return tuple(sum(made <= scale for made in progress) for scale in range(SCALES))
 
 
 def test_adaptive_windows_grow_with_the_acceptance_seen():
     chosen = [chosen_gamma(acceptance, acceptance) for acceptance in (0.0, 0.3, 0.6, 1.0)]
     assert chosen == sorted(chosen)
     assert (chosen[0], chosen[-1]) == (0, 3)
-
-
-def test_windows_shrink_with_the_batch():
-    """Each scale must pass in all samples."""
-    chosen = [chosen_gamma(0.8, 0.8, 10.0, [batch] * SCALES) for batch in (1, 2, 8, 64)]
-    assert chosen == sorted(chosen, reverse=True)
-    assert chosen[0] > chosen[-1]
-    # Certainty stays certainty.
-    assert chosen_gamma(1.0, 1.0, 10.0, [64] * SCALES) == chosen_gamma(1.0, 1.0, 10.0)
-
-
-@given(
-    acceptance=st.floats(0.0, 1.0),
-    committed=st.integers(0, SCALES - 1),
-    overhead=st.sampled_from([0.0, 0.1, 10.0]),
-)
-@settings(deadline=None, max_examples=25)
-def test_one_sample_is_a_batch_of_one(acceptance, committed, overhead):
-    spent = {"committed": committed, "draft_length": committed, "target": (committed, committed)}
-    alone = chosen_gamma(acceptance, acceptance, overhead, **spent)
-    assert alone == chosen_gamma(acceptance, acceptance, overhead, [1] * SCALES, **spent)
-
-
-def test_samples_that_are_ahead_do_not_count():
-    """Seven of eight have committed the first scales already."""
-    waiting = [chosen_gamma(0.8, 0.8, 10.0, [n, n, n, 8]) for n in (1, 8)]
-    assert waiting[0] > waiting[1]
 
 
 def test_an_unknown_draft_is_tried_out_as_far_as_the_allowance_goes():
@@ -193,6 +172,96 @@ def test_scales_that_the_draft_has_not_read_count():
         for known in (2, 0)
     )
     assert read > unread == 0
+
+
+def test_adaptive_windows_shrink_as_the_batch_grows():
+    chosen = [chosen_gamma(0.9, 0.9, at_stake=(batch,) * SCALES) for batch in (1, 2, 8, 16)]
+    assert chosen == sorted(chosen, reverse=True)
+    assert (chosen[0], chosen[-1]) == (3, 0)
+
+
+def test_a_draft_that_always_passes_pays_in_any_batch():
+    assert chosen_gamma(1.0, 1.0, at_stake=(64,) * SCALES) == 3
+
+
+def test_samples_that_have_committed_a_scale_do_not_count_there():
+    far, near = (SCALES,) * 15, (0,) * 15
+    assert chosen_gamma(0.9, 0.9, at_stake=at_stake_of((0, *far))) == chosen_gamma(0.9, 0.9) == 3
+    assert chosen_gamma(0.9, 0.9, at_stake=at_stake_of((0, *near))) == 0
+
+
+def worth_over_outcomes(checked, progress, acceptance):
+    """Target seconds of the scales that a window adds for all samples, the long way.
+
+    The mean over all patterns of samples' drafts passing and failing.
+    """
+    window, total = checked.window, 0.0
+    for passes in itertools.product((True, False), repeat=len(progress) * checked.drafted):
+        by_sample = np.reshape(passes, (len(progress), checked.drafted))
+        reached = []
+        for made, passed in zip(progress, by_sample, strict=True):
+            rejected = [
+                scale
+                for scale, ok in zip(range(window.start, checked.drafted_stop), passed, strict=True)
+                if not ok and scale >= made
+            ]
+            reached.append(max(made, rejected[0] + 1 if rejected else window.stop))
+        added = range(window.start, min(*reached, window.stop))
+        chance = np.prod([acceptance if ok else 1 - acceptance for ok in passes])
+        total += chance * sum(COST.target.seconds(PYRAMID.lengths[scale]) for scale in added)
+    return total
+
+
+@pytest.mark.parametrize("acceptance", [0.3, 0.6, 0.9, 0.97])
+@pytest.mark.parametrize(
+    "progress",
+    [(0,), (2,), (0, 0), (0, 0, 0), (0, 1, 3), (1, 1), (1, 2, 4), (2, 2, 2, 2), (0, 4, 4)],
+)
+def test_the_choice_makes_most_of_its_time_in_the_mean_over_all_outcomes(progress, acceptance):
+    start = min(progress)
+
+    def speedup(checked):
+        seconds = COST.target.seconds(
+            sum(PYRAMID.lengths[checked.window.start : checked.window.stop])
+        ) + sum(map(COST.draft.seconds, PYRAMID.lengths[start : checked.drafted_stop]))
+        return worth_over_outcomes(checked, progress, acceptance) / seconds
+
+    chosen = choice(
+        spent_so_far(start, start),
+        acceptance,
+        acceptance,
+        1e6,
+        at_stake=at_stake_of(progress),
+    )
+    best = max(speedup(PLAN.at(start, index)) for index in range(len(CHOICES)))
+    assert speedup(PLAN.at(start, int(chosen))) == pytest.approx(best)
+
+
+@settings(deadline=None)
+@given(
+    at_stake=st.lists(st.integers(0, 9), min_size=SCALES, max_size=SCALES),
+    more=st.lists(st.integers(0, 9), min_size=SCALES, max_size=SCALES),
+    start=st.integers(0, SCALES - 1),
+    percent=st.integers(0, 100),
+)
+def test_more_at_stake_never_makes_a_window_longer(at_stake, more, start, percent):
+    """Every scale of a window is worth less then, the later ones by more."""
+    fewer_stop, more_stop = (
+        PLAN.at(
+            start,
+            int(
+                choice(
+                    spent_so_far(start, start),
+                    percent / 100,
+                    percent / 100,
+                    1e6,
+                    at_stake=tuple(samples),
+                )
+            ),
+        ).window.stop
+        for samples in (at_stake, np.add(at_stake, more))
+    )
+    assert more_stop <= fewer_stop
 
 
 positive_cost = st.builds(ForwardCost, st.floats(0.01, 5.0), st.floats(0.0001, 0.1))

@@ -176,6 +176,17 @@ def test_going_back_to_the_slowest_sample_never_saves_a_call():
     assert calls["per-sample"] < calls["minimum"]
 
 
+def test_adaptive_windows_know_the_batch():
+    """What pays for one sample does not where eight must pass at once."""
+    seen = jnp.asarray((800.0, 1000.0), jnp.float32)
+    drafts = {}
+    for batch in (1, 8):
+        request = tiny_request((0,) * batch).replace(acceptance_seen=seen)
+        made = decode(Speculative(gamma="adaptive", adaptive_gammas=(0, 2)), tiny_models(), request)
+        drafts[batch] = made.counters.drafts
+    assert drafts[1] > drafts[8] == 0
+
+
 @pytest.mark.parametrize("calls", [1, 2])
 def test_a_refinement_makes_at_most_as_many_calls(calls):
     decoder = Speculative(refine=calls)
