@@ -42,7 +42,7 @@ def never_compiled(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("a program was compiled")
 
-    monkeypatch.setattr(Pipeline, "lower", fail)
+    monkeypatch.setattr(Pipeline, "_kept", fail)
 
 
 def assert_same_tokens(first, second):
