@@ -217,10 +217,10 @@ class Suite:
             arguments = (self._pipeline, TargetOnly(), self._sampling, request)
             tokens = compile_program(functools.partial(lower_tokens, *arguments))
             timing = measure(lambda: tokens(request=request), self._repeats)
-            f_hat = tokens(request=request).f_hats[-1]
+            f_hats = tokens(request=request).f_hats
             self._add_phase("tokens", batch, {**timing.fields(), **tokens.compile_fields()})
-            images = compile_program(functools.partial(lower_images, self._pipeline, f_hat))
-            timing = measure(lambda: images(f_hat=f_hat), self._repeats)
+            images = compile_program(functools.partial(lower_images, self._pipeline, f_hats))
+            timing = measure(lambda: images(f_hats=f_hats), self._repeats)
             self._add_phase("images", batch, {**timing.fields(), **images.compile_fields()})
             compiled_in = self._pipeline.prepare(TargetOnly(), self._sampling)
             models = self.models

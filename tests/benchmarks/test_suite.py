@@ -37,6 +37,20 @@ def test_adaptive_windows_are_asked_for_as_the_options_say():
     assert _choices(build_parser().parse_args([])) == Choices()
 
 
+def test_tokens_and_images_are_phases_of_their_own():
+    options = build_parser().parse_args(
+        ["--target", "tiny", "--dtype", "float32", "--repeats", "1", "--only", "phases"]
+    )
+    results = Results({}, quiet=True)
+    Suite(("tiny", None), options, results, Budget(None)).measure_phases(2)
+    phases = {record["phase"]: record for record in results.of_kind("phase")}
+    for name in ("tokens", "images"):
+        assert phases[name]["batch"] == 2
+        assert phases[name]["seconds"] > 0
+        assert phases[name]["program_bytes"] > 0
+    assert len(phases) > 2
+
+
 def test_what_is_compiled_ahead_is_what_is_measured_and_tells_no_compile_time():
     options = build_parser().parse_args(
         ["--target", "tiny", "--dtype", "float32", "--repeats", "1", "--only", "target"]
