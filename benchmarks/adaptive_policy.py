@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.command import positive, run_command, share
+from benchmarks.command import add_adaptive_options, positive, run_command, share
 from benchmarks.results import markdown_table
 from benchmarks.windows import read_costs
 from sdvar_jax.config import PYRAMID_256, ScalePyramid
@@ -153,15 +153,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="minimum",
         help="how a batch advances (default: %(default)s)",
     )
-    parser.add_argument(
-        "--adaptive-gammas", nargs="+", type=int, default=list(Speculative.adaptive_gammas)
-    )
-    parser.add_argument(
-        "--adaptive-overhead",
-        type=float,
-        default=Speculative.adaptive_overhead,
-        help="what may be lost, as a share of the target's time (default: %(default)s)",
-    )
+    add_adaptive_options(parser)
     parser.add_argument(
         "--acceptance", nargs="+", type=share, default=[0.0, 0.25, 0.5, 0.75, 0.9, 1.0]
     )

@@ -15,6 +15,7 @@ import jax
 import sdvar_jax
 from benchmarks.random_models import SIZES, RandomModels
 from sdvar_jax.config import DTypePolicy
+from sdvar_jax.decoding import Speculative
 from sdvar_jax.errors import errors_in_one_line
 from sdvar_jax.models.var.kernels import AUTO, KERNELS
 from sdvar_jax.models.var.quantized import FLOAT, WEIGHTS
@@ -67,6 +68,20 @@ def add_budget_option(parser: argparse.ArgumentParser) -> None:
     """How long the run may take."""
     parser.add_argument(
         "--budget", type=float, metavar="SECONDS", help="skip what does not fit in this time"
+    )
+
+
+def add_adaptive_options(parser: argparse.ArgumentParser) -> None:
+    """What adaptive windows choose from, and what they may lose."""
+    parser.add_argument(
+        "--adaptive-gammas", nargs="+", type=int, default=list(Speculative.adaptive_gammas)
+    )
+    parser.add_argument(
+        "--adaptive-overhead",
+        type=float,
+        default=Speculative.adaptive_overhead,
+        help="what adaptive windows may lose, as a share of the target's time "
+        "(default: %(default)s)",
     )
 
 

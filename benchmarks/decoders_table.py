@@ -235,8 +235,8 @@ class Table:
             arguments = program.executable.memory_analysis().argument_size_in_bytes
             work.append(program.memory_bytes - arguments)
         # What the pictures are made from stays while they are made.
-        work[1] += arguments - _held(images)
-        return _held(tokens) + max(work)
+        work[1] += arguments - images.weight_bytes
+        return tokens.weight_bytes + max(work)
 
     def measure(self, row: Row) -> dict[str, Any] | None:
         """One row of the table, or None where a program is missing."""
@@ -351,11 +351,6 @@ class Table:
                 continue
             record = self.results.add("row", row=row.name, group=row.group, **fields)
             print(told(record, self.options.batch), flush=True)
-
-
-def _held(program: Program) -> int:
-    """Bytes of the weights that a program is called with."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(program.fixed["weights"]))
 
 
 def _estimate(fields: dict[str, float]) -> str:

@@ -76,8 +76,7 @@ def device_limit() -> int | None:
 def held_elsewhere(program: Program) -> int:
     """Bytes in use on the device that are no argument of the program; 0 where it does not tell."""
     stats = jax.local_devices()[0].memory_stats()
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(program.fixed["weights"]))
-    return max(stats["bytes_in_use"] - weights, 0) if stats else 0
+    return max(stats["bytes_in_use"] - program.weight_bytes, 0) if stats else 0
 
 
 def proved(
@@ -148,19 +147,17 @@ def run(options: argparse.Namespace) -> int:
         return make_request(labels, options.seed, sampling, config.pyramid)
 
     programs: dict[int, Program] = {}
-    sizes: dict[int, int] = {}
 
+    @functools.cache
     def bytes_of(batch: int) -> int:
-        if batch not in sizes:
-            programs[batch] = compile_program(
-                functools.partial(lower_whole, pipeline, TargetOnly(), sampling, request_of(batch))
-            )
-            size = programs[batch].memory_bytes
-            require(size is not None, "the compiler does not tell what a program needs here")
-            assert size is not None
-            results.add("program", target=options.target, batch=batch, program_bytes=size)
-            sizes[batch] = size
-        return sizes[batch]
+        programs[batch] = compile_program(
+            functools.partial(lower_whole, pipeline, TargetOnly(), sampling, request_of(batch))
+        )
+        size = programs[batch].memory_bytes
+        require(size is not None, "the compiler does not tell what a program needs here")
+        assert size is not None
+        results.add("program", target=options.target, batch=batch, program_bytes=size)
+        return size
 
     bytes_of(1)
     limit -= held_elsewhere(programs[1])

@@ -48,6 +48,11 @@ class Program:
             return self.executable.memory_bytes
         return needed_bytes(self.executable)
 
+    @property
+    def weight_bytes(self) -> int:
+        """Device memory of the weights that it is called with."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.fixed["weights"]))
+
     def compile_fields(self) -> dict[str, float | int | None]:
         """As a result's fields."""
         return {

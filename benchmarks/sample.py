@@ -22,6 +22,7 @@ from benchmarks.budget import Budget
 from benchmarks.cases import GROUPS, Case, Choices, chosen_groups, decoding_cases, needs_draft
 from benchmarks.ceilings import measure_ceilings
 from benchmarks.command import (
+    add_adaptive_options,
     add_budget_option,
     add_run_options,
     add_size_options,
@@ -343,16 +344,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=list(Choices.acceptances),
         help="planned shares of accepted scales",
     )
-    parser.add_argument(
-        "--adaptive-gammas", nargs="+", type=int, default=list(Choices.adaptive_gammas)
-    )
-    parser.add_argument(
-        "--adaptive-overhead",
-        type=float,
-        default=Choices.adaptive_overhead,
-        help="what adaptive windows may lose, as a share of the target's time "
-        "(default: %(default)s)",
-    )
+    add_adaptive_options(parser)
     parser.add_argument(
         "--cost", type=Path, metavar="FILE", help="cost models, written by benchmarks.windows"
     )

@@ -152,8 +152,9 @@ class Pipeline:
         self.filter_method = choose_filter(filter_method, target.kernels)
         self.default_sampling = default_sampling
         running_draft = None if draft is None else prepared(draft)
+        on_one_gpu = target.kernels == FUSED and mesh is None
         drawing = decoding_half(vqvae)
-        if target.kernels == FUSED and mesh is None:
+        if on_one_gpu:
             drawing = filters_out_first(drawing)
         parts = [split(model) for model in (prepared(target), drawing, running_draft)]
         self._definitions = Definitions(*(definition for definition, _ in parts))
@@ -170,7 +171,7 @@ class Pipeline:
             self.mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=automatic)
             everywhere = NamedSharding(self.mesh, PartitionSpec())
             self._weights = jax.device_put(self._weights, everywhere)
-        self._programs = Programs(apart=target.kernels == FUSED and mesh is None)
+        self._programs = Programs(apart=on_one_gpu)
         self._compiled: dict[Any, Any] = {}
 
     def check_labels(self, labels: Sequence[int]) -> np.ndarray:

@@ -71,9 +71,10 @@ class Tiling:
     @classmethod
     def of_parts(cls, width: int, columns: int, rows: int) -> Tiling:
         """For the same product in parts, which keep all multiprocessors busy themselves."""
+        tiling = cls.of(width, columns, rows)
         if rows > MAX_ROWS:
-            return cls.of(width, columns, rows)
-        return cls(block_k=128 if width % 128 == 0 and rows <= 64 else 64)
+            return tiling
+        return dataclasses.replace(tiling, block_n=cls.block_n, stages=cls.stages)
 
     def parts(self, width: int, columns: int, rows: int) -> int:
         """Into how many parts to split.
