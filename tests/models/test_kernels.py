@@ -47,10 +47,12 @@ def normal(seed, *shape):
 
 
 class TestLinear:
+    @pytest.mark.parametrize("biased", [False, True])
     @pytest.mark.parametrize("gelu", [False, True])
-    def test_is_the_product_with_bias_and_gelu(self, gelu):
-        x, kernel, bias = normal(0, 16, 256), normal(1, 256, 128) / 16, normal(2, 128)
-        wanted = jnp.matmul(x, kernel, precision="highest") + bias[None]
+    def test_is_the_product_with_bias_and_gelu(self, gelu, biased):
+        x, kernel = normal(0, 16, 256), normal(1, 256, 128) / 16
+        bias = normal(2, 128) if biased else None
+        wanted = jnp.matmul(x, kernel, precision="highest") + (bias[None] if biased else 0)
         wanted = jax.nn.gelu(wanted, approximate=True) if gelu else wanted
         got = linear(x, kernel, bias, gelu=gelu, interpret=True)
         np.testing.assert_allclose(got, wanted, atol=TOLERANCE)
@@ -169,12 +171,16 @@ class TestLinear:
 class TestCachedAttention:
     HEADS, HEAD_DIM, TOTAL = 2, 16, 96
 
-    def reference(self, qkv, scale, limits, keys, values, rows, offset, normalized):
+    def reference(self, qkv, biases, scale_mul, limits, keys, values, rows, offset):
         length = len(limits)
-        parts = qkv[: rows * length].reshape(rows, length, 3, self.HEADS, self.HEAD_DIM)
+        bias = jnp.concatenate([biases[0], jnp.zeros_like(biases[0]), biases[1]])
+        parts = (qkv + bias[None])[: rows * length]
+        parts = parts.reshape(rows, length, 3, self.HEADS, self.HEAD_DIM)
         q, k, v = parts[:, :, 0], parts[:, :, 1], parts[:, :, 2]
-        if normalized:
+        scale = jnp.full(self.HEADS, 0.25 * self.HEAD_DIM**-0.5)
+        if scale_mul is not None:
             q, k = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (q, k))
+            scale = jnp.minimum(jnp.exp(scale_mul), 100.0)
         keys = keys.at[:rows, offset : offset + length].set(k)
         values = values.at[:rows, offset : offset + length].set(v)
         scores = jnp.einsum(
@@ -207,34 +213,37 @@ class TestCachedAttention:
         width = self.HEADS * self.HEAD_DIM
         padded = padded_rows(rows * len(limits))
         qkv = normal(0, padded, 3 * width)
-        scale = jnp.asarray([0.5, 4.0])
+        biases = normal(3, 2, width)
+        # One head's beyond what it may be.
+        scale_mul = jnp.asarray([0.5, 7.0]) if normalized else None
         # One row more than the window runs: that of a dropped unconditional half.
         keys = normal(1, rows + 1, self.TOTAL, self.HEADS, self.HEAD_DIM)
         values = normal(2, *keys.shape)
         got = cached_attention(
             qkv,
-            scale,
+            *biases,
+            scale_mul,
             jnp.asarray(limits, jnp.int32),
             keys,
             values,
             rows=rows,
             offset=offset,
-            normalized=normalized,
             interpret=True,
         )
-        wanted = self.reference(qkv, scale, limits, keys, values, rows, offset, normalized)
-        np.testing.assert_allclose(got[0][: rows * len(limits)], wanted[0], atol=TOLERANCE)
+        wanted = self.reference(qkv, biases, scale_mul, limits, keys, values, rows, offset)
+        tolerance = 4 * TOLERANCE if normalized else TOLERANCE  # a scale of 100 sharpens errors
+        np.testing.assert_allclose(got[0][: rows * len(limits)], wanted[0], atol=tolerance)
         np.testing.assert_allclose(got[1], wanted[1], atol=TOLERANCE)
         np.testing.assert_array_equal(got[2], wanted[2])
 
     def test_what_lies_behind_the_window_in_the_cache_is_never_read(self):
         width = self.HEADS * self.HEAD_DIM
-        qkv, scale, limits = normal(0, 16, 3 * width), jnp.ones(2), jnp.full((4,), 4, jnp.int32)
+        qkv, biases, limits = normal(0, 16, 3 * width), normal(1, 2, width), jnp.full(4, 4)
         shape = (1, self.TOTAL, self.HEADS, self.HEAD_DIM)
         clean, dirty = jnp.zeros(shape), jnp.zeros(shape).at[:, 5:].set(jnp.nan)
         outs = [
             cached_attention(
-                qkv, scale, limits, c, c, rows=1, offset=1, normalized=True, interpret=True
+                qkv, *biases, jnp.ones(2), limits, c, c, rows=1, offset=1, interpret=True
             )[0][:4]
             for c in (clean, dirty)
         ]

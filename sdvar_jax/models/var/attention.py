@@ -24,12 +24,21 @@ def l2_normalize(x: jax.Array) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
 
 
+def head_scale(scale_mul: jax.Array) -> jax.Array:
+    """What L2-normalised queries are multiplied by: exp(min(scale_mul, log 100)), float32."""
+    return jnp.exp(jnp.minimum(scale_mul.astype(jnp.float32), _MAX_LOG_SCALE))
+
+
+def plain_scale(head_dim: int) -> float:
+    """What scores are multiplied by where q and k are not normalised, as in the original."""
+    return 0.25 / math.sqrt(head_dim)
+
+
 class SelfAttention(nnx.Module):
     """Self-attention over the cached positions and the window's own.
 
-    With ``attn_l2_norm`` q and k are L2-normalised, q is scaled by exp(min(scale_mul, log 100)) a
-    head and the scores are not scaled; without it they are scaled by 0.25/sqrt(head_dim), as in
-    the original. The bias of k is always zero and not stored.
+    With ``attn_l2_norm`` q and k are L2-normalised, q is scaled a head (``head_scale``) and the
+    scores are not; without it they are scaled by 0.25/sqrt(head_dim), as in the original. The bias of k is always zero and not stored.
 
     Attributes:
       qkv_kernel: [width, 3 * width], floats or int8.
@@ -67,13 +76,6 @@ class SelfAttention(nnx.Module):
             [self.q_bias[...], jnp.zeros_like(self.q_bias[...]), self.v_bias[...]]
         )
 
-    def query_scale(self) -> jax.Array:
-        """What the queries are multiplied by, float32 [heads]."""
-        if self.scale_mul is None:
-            scale = 0.25 / math.sqrt(self.config.head_dim)
-            return jnp.full((self.config.heads,), scale, jnp.float32)
-        return jnp.exp(jnp.minimum(self.scale_mul[...].astype(jnp.float32), _MAX_LOG_SCALE))
-
     def project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries, keys and values of x [batch, length, width], [batch, length, heads, head_dim].
 
@@ -84,7 +86,8 @@ class SelfAttention(nnx.Module):
         qkv = qkv.reshape(*x.shape[:2], 3, config.heads, config.head_dim)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if self.scale_mul is not None:
-            q = (l2_normalize(q) * self.query_scale()[None, None, :, None]).astype(dtype)
+            scale = head_scale(self.scale_mul[...])[None, None, :, None]
+            q = (l2_normalize(q) * scale).astype(dtype)
             k = l2_normalize(k).astype(dtype)
         return q, k, v
 
@@ -101,7 +104,7 @@ class SelfAttention(nnx.Module):
           [batch, length, width] in the compute dtype.
         """
         chex.assert_equal_shape([k, v])
-        scale = 1.0 if self.config.attn_l2_norm else 0.25 / math.sqrt(self.config.head_dim)
+        scale = 1.0 if self.config.attn_l2_norm else plain_scale(self.config.head_dim)
         scores = jnp.einsum(
             "bqhd,bkhd->bhqk",
             q * jnp.asarray(scale, q.dtype),

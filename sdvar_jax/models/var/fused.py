@@ -69,14 +69,15 @@ class _Products:
         return (self._cast(kernel.values) if kernel.scale is None else kernel.values), kernel.scale
 
     def whole(
-        self, x: jax.Array, kernel: Kernel, bias: jax.Array, *, gelu: bool = False
+        self, x: jax.Array, kernel: Kernel, bias: jax.Array | None = None, *, gelu: bool = False
     ) -> jax.Array:
-        """The product x @ kernel + bias, and GELU where asked for."""
-        bias = self._cast(bias)
+        """The product x @ kernel, its bias and GELU where asked for."""
+        bias = None if bias is None else self._cast(bias)
         if self.own:
             values, scale = self._operands(kernel)
             return linear(x, values, bias, scale, gelu=gelu, interpret=self._interpret)
-        out = product(x, kernel, self._dtypes) + bias[None]
+        out = product(x, kernel, self._dtypes)
+        out = out if bias is None else out + bias[None]
         return jax.nn.gelu(out, approximate=True) if gelu else out
 
     def branch(self, x: jax.Array, kernel: Kernel) -> jax.Array:
@@ -123,16 +124,16 @@ def _fused_block(
     rows, length = modulation.shape[0], seen.shape[0]
     products = _Products(rows * length, config, block.dtypes, interpret)
     common = {"length": length, "eps": config.norm_eps, "interpret": interpret}
-    qkv = products.whole(h, attn.qkv_weight(), attn.qkv_bias())
     out, keys, values = cached_attention(
-        qkv,
-        attn.query_scale(),
+        products.whole(h, attn.qkv_weight()),
+        attn.q_bias[...],
+        attn.v_bias[...],
+        None if attn.scale_mul is None else attn.scale_mul[...],
         seen,
         keys,
         values,
         rows=rows,
         offset=offset,
-        normalized=config.attn_l2_norm,
         interpret=interpret,
     )
     total, h = residual_normalize(

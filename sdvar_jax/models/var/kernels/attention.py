@@ -1,8 +1,9 @@
 """Attention of a window over the KV cache, in one kernel.
 
-It normalises and scales q and k, writes the window's keys and values into the cache, and attends
-over the committed prefix in the cache and the window itself. Every program reads the window's keys
-from the projection and not from the cache, so no program waits for another.
+It adds the projection's biases, normalises and scales q and k, writes the window's keys and values
+into the cache, and attends over the committed prefix in the cache and the window itself. Every
+program reads the window's keys from the projection and not from the cache, so no program waits for
+another.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
-from sdvar_jax.models.var.attention import l2_normalize
+from sdvar_jax.models.var.attention import head_scale, l2_normalize, plain_scale
 
 _LOG2_E = math.log2(math.e)
 _MASKED = -1e30
@@ -28,25 +29,21 @@ _MANY_QUERIES = 2**17
 
 def _attention_kernel(
     qkv_ref: Any,
-    scale_ref: Any,
-    limits_ref: Any,
-    old_keys_ref: Any,
-    old_values_ref: Any,
-    out_ref: Any,
-    keys_ref: Any,
-    values_ref: Any,
-    *,
+    q_bias_ref: Any,
+    v_bias_ref: Any,
+    *refs: Any,
     length: int,
     offset: int,
     heads: int,
     head_dim: int,
-    normalized: bool,
     block_q: int,
     block_k: int,
 ) -> None:
+    *scale_ref, limits_ref, old_keys_ref, old_values_ref, out_ref, keys_ref, values_ref = refs
     row, head, tile = pl.program_id(0), pl.program_id(1), pl.program_id(2)
     dtype = out_ref.dtype
     width = heads * head_dim
+    scale = head_scale(scale_ref[0][head]) if scale_ref else plain_scale(head_dim)
 
     def window(part: int, start: Any, size: int) -> jax.Array:
         """Rows ``start``.. of q (0), k (1) or v (2) of this head, zeros behind the window."""
@@ -55,13 +52,20 @@ def _attention_kernel(
         reference = qkv_ref.at[pl.ds(row * length + start, size), columns]
         return plt.load(reference, mask=inside, other=0.0)
 
+    own_columns = pl.ds(head * head_dim, head_dim)
+    q_bias = q_bias_ref[own_columns].astype(jnp.float32)[None, :]
+    v_bias = v_bias_ref[own_columns].astype(jnp.float32)[None, :]
+
     def window_keys(start: Any, size: int) -> jax.Array:
         keys = window(1, start, size)
-        return l2_normalize(keys).astype(dtype) if normalized else keys
+        return l2_normalize(keys).astype(dtype) if scale_ref else keys
+
+    def window_values(start: Any, size: int) -> jax.Array:
+        return (window(2, start, size).astype(jnp.float32) + v_bias).astype(dtype)
 
     first = tile * block_q
-    q = window(0, first, block_q)
-    q = ((l2_normalize(q) if normalized else q) * scale_ref[head]).astype(dtype)
+    q = window(0, first, block_q).astype(jnp.float32) + q_bias
+    q = ((l2_normalize(q) if scale_ref else q) * scale).astype(dtype)
     limits = plt.load(
         limits_ref.at[pl.ds(first, block_q)], mask=first + jnp.arange(block_q) < length, other=0
     )
@@ -70,7 +74,7 @@ def _attention_kernel(
     inside = (first + jnp.arange(block_q) < length)[:, None]
     place = (row, pl.ds(offset + first, block_q), head, slice(None))
     plt.store(keys_ref.at[place], window_keys(first, block_q), mask=inside)
-    plt.store(values_ref.at[place], window(2, first, block_q), mask=inside)
+    plt.store(values_ref.at[place], window_values(first, block_q), mask=inside)
 
     def attend(keys: Any, values: Any, seen: Any, state: Any) -> Any:
         highest, total, out = state
@@ -94,7 +98,7 @@ def _attention_kernel(
     def window_tile(i: Any, state: Any) -> Any:
         start = i * block_k
         seen = (start + jnp.arange(block_k))[None, :] < limits[:, None]
-        return attend(window_keys(start, block_k), window(2, start, block_k), seen, state)
+        return attend(window_keys(start, block_k), window_values(start, block_k), seen, state)
 
     state = (
         jnp.full((block_q,), _MASKED, jnp.float32),
@@ -106,7 +110,7 @@ def _attention_kernel(
     state = jax.lax.fori_loop(0, pl.cdiv(length, block_k), window_tile, state)
     _, total, out = state
     plt.store(
-        out_ref.at[pl.ds(row * length + first, block_q), pl.ds(head * head_dim, head_dim)],
+        out_ref.at[pl.ds(row * length + first, block_q), own_columns],
         (out / total[:, None]).astype(dtype),
         mask=inside,
     )
@@ -122,7 +126,6 @@ def block_of(length: int, most: int) -> int:
     static_argnames=(
         "rows",
         "offset",
-        "normalized",
         "block_q",
         "block_k",
         "warps",
@@ -132,14 +135,15 @@ def block_of(length: int, most: int) -> int:
 )
 def cached_attention(
     qkv: jax.Array,
-    scale: jax.Array,
+    q_bias: jax.Array,
+    v_bias: jax.Array,
+    scale_mul: jax.Array | None,
     limits: jax.Array,
     keys: jax.Array,
     values: jax.Array,
     *,
     rows: int,
     offset: int,
-    normalized: bool,
     block_q: int | None = None,
     block_k: int | None = None,
     warps: int = 4,
@@ -149,16 +153,17 @@ def cached_attention(
     """Attention over the committed prefix and the window.
 
     Args:
-      qkv: the projection [padded, 3 * width], row b * length + i is position i of batch row b;
-        what lies behind rows * length is not read.
-      scale: what q is multiplied by, float32 [heads].
+      qkv: the projection without its biases [padded, 3 * width], row b * length + i is position i
+        of batch row b; what lies behind rows * length is not read.
+      q_bias: [width].
+      v_bias: [width]; k has none.
+      scale_mul: [heads], see ``head_scale``, where q and k are L2-normalised; else None.
       limits: how many of the window's positions each of them sees, int32 [length].
       keys: cache [at least rows, total_length, heads, head_dim]; positions before ``offset`` are
         read, those of the window are written.
       values: as keys.
       rows: of the batch.
       offset: position of the window's first token.
-      normalized: whether q and k are L2-normalised.
       block_q: queries of a program.
       block_k: keys of a step.
       warps: of a program.
@@ -173,14 +178,17 @@ def cached_attention(
     padded = qkv.shape[0]
     width = heads * head_dim
     chex.assert_shape(qkv, (padded, 3 * width))
-    chex.assert_shape(scale, (heads,))
+    chex.assert_shape([q_bias, v_bias], (width,))
+    scales = () if scale_mul is None else (scale_mul,)
+    chex.assert_shape(scales, (heads,))
+    operands = (qkv, q_bias, v_bias, *scales, limits, keys, values)
     chex.assert_equal_shape([keys, values])
     if block_q is None:
         block_q = block_of(length, 128 if rows * heads * length >= _MANY_QUERIES else 64)
     block_k = block_of(max(length, offset), 64) if block_k is None else block_k
     whole = [
         pl.BlockSpec(array.shape, lambda b, h, t, n=array.ndim: (0,) * n)
-        for array in (qkv, scale, limits, keys, values)
+        for array in operands
     ]
     return pl.pallas_call(
         functools.partial(
@@ -189,20 +197,19 @@ def cached_attention(
             offset=offset,
             heads=heads,
             head_dim=head_dim,
-            normalized=normalized,
             block_q=block_q,
             block_k=block_k,
         ),
         grid=(rows, heads, pl.cdiv(length, block_q)),
         in_specs=whole,
-        out_specs=[pl.BlockSpec((padded, width), lambda b, h, t: (0, 0)), whole[3], whole[4]],
+        out_specs=[pl.BlockSpec((padded, width), lambda b, h, t: (0, 0)), *whole[-2:]],
         out_shape=[
             jax.ShapeDtypeStruct((padded, width), qkv.dtype),
             jax.ShapeDtypeStruct(keys.shape, keys.dtype),
             jax.ShapeDtypeStruct(values.shape, values.dtype),
         ],
-        input_output_aliases={3: 1, 4: 2},
+        input_output_aliases={len(operands) - 2: 1, len(operands) - 1: 2},
         compiler_params=plt.CompilerParams(num_warps=warps, num_stages=stages),
         interpret=interpret,
         name="cached_attention",
-    )(qkv, scale, limits, keys, values)
+    )(*operands)

@@ -117,11 +117,14 @@ def _scaled(out: jax.Array, scale_ref: Any = None) -> jax.Array:
 
 
 def _linear_kernel(
-    x_ref: Any, w_ref: Any, b_ref: Any, *refs: Any, gelu: bool, block_k: int
+    x_ref: Any, w_ref: Any, *operands: Any, biased: bool, gelu: bool, block_k: int
 ) -> None:
+    refs = list(operands)
+    bias_ref: Any = refs.pop(0) if biased else None
     *scale_ref, out_ref = refs
     out = _scaled(_product(x_ref, w_ref, block_k), *scale_ref)
-    out = out + b_ref[...].astype(jnp.float32)[None, :]
+    if biased:
+        out = out + bias_ref[...].astype(jnp.float32)[None, :]
     if gelu:
         out = jax.nn.gelu(out, approximate=True)
     out_ref[...] = out.astype(out_ref.dtype)
@@ -145,19 +148,19 @@ def _check_kernel(kernel: jax.Array, scale: jax.Array | None, width: int) -> Non
 def linear(
     x: jax.Array,
     kernel: jax.Array,
-    bias: jax.Array,
+    bias: jax.Array | None,
     scale: jax.Array | None = None,
     *,
     gelu: bool = False,
     tiling: Tiling | None = None,
     interpret: bool = False,
 ) -> jax.Array:
-    """The product x @ kernel + bias, and GELU (tanh form) where asked for.
+    """The product x @ kernel, its bias and GELU (tanh form) where asked for.
 
     Args:
       x: [rows, width]; rows as ``padded_rows`` gives them.
       kernel: [width, columns] in x's dtype, or int8.
-      bias: [columns].
+      bias: [columns], or None.
       scale: of the columns of an int8 kernel, float32 [columns]; else None.
       gelu: apply it.
       tiling: how it is cut up; None for what suits the shapes.
@@ -170,26 +173,28 @@ def linear(
     columns = kernel.shape[1]
     tiling = Tiling.of(width, columns, rows) if tiling is None else tiling
     _check_kernel(kernel, scale, width)
-    chex.assert_shape(bias, (columns,))
     chex.assert_is_divisible(width, tiling.block_k)
     chex.assert_is_divisible(columns, tiling.block_n)
-    scales = () if scale is None else (scale,)
+    vectors = [vector for vector in (bias, scale) if vector is not None]  # [columns] each
+    chex.assert_shape(vectors, (columns,))
     block_m = tiling.block_m or rows
     chex.assert_is_divisible(rows, block_m)
     return pl.pallas_call(
-        functools.partial(_linear_kernel, gelu=gelu, block_k=tiling.block_k),
+        functools.partial(
+            _linear_kernel, biased=bias is not None, gelu=gelu, block_k=tiling.block_k
+        ),
         grid=(rows // block_m, columns // tiling.block_n),
         in_specs=[
             pl.BlockSpec((block_m, width), lambda m, n: (m, 0)),
             pl.BlockSpec((width, tiling.block_n), lambda m, n: (0, n)),
-            *[pl.BlockSpec((tiling.block_n,), lambda m, n: (n,))] * (1 + len(scales)),
+            *[pl.BlockSpec((tiling.block_n,), lambda m, n: (n,))] * len(vectors),
         ],
         out_specs=pl.BlockSpec((block_m, tiling.block_n), lambda m, n: (m, n)),
         out_shape=jax.ShapeDtypeStruct((rows, columns), x.dtype),
         compiler_params=plt.CompilerParams(num_warps=tiling.warps, num_stages=tiling.stages),
         interpret=interpret,
         name="linear_gelu" if gelu else "linear",
-    )(x, kernel, bias, *scales)
+    )(x, kernel, *vectors)
 
 
 @functools.partial(jax.jit, static_argnames=("parts", "tiling", "interpret"))
