@@ -38,7 +38,8 @@ class SelfAttention(nnx.Module):
     """Self-attention over the cached positions and the window's own.
 
     With ``attn_l2_norm`` q and k are L2-normalised, q is scaled a head (``head_scale``) and the
-    scores are not; without it they are scaled by 0.25/sqrt(head_dim), as in the original. The bias of k is always zero and not stored.
+    scores are not; without it they are scaled by 0.25/sqrt(head_dim), as in the original. The bias
+    of k is always zero and not stored.
 
     Attributes:
       qkv_kernel: [width, 3 * width], floats or int8.
