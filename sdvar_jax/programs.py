@@ -1,8 +1,11 @@
 """The compiled programs of a pipeline: from labels to tokens, and from f_hat to images.
 
 On a GPU the images are a program of their own, given to the device behind the tokens' without
-waiting: the host launches their many small kernels sooner than at the end of one long program
-(``docs/performance.md``). Elsewhere one program makes both.
+waiting: the host launches their many small kernels sooner than at the end of one long program. And
+the caller gets copies: what the programs wrote themselves is free again for the next call, which
+then writes to the same addresses. CUDA graphs hold addresses, and to change them in thousands of
+kernels takes the host longer than the device needs to run them (``docs/performance.md``).
+Elsewhere one program does it all.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx, struct
 
 from sdvar_jax.decoding import Decoded, Decoder, DecodingModels, Request, TokenSampling
@@ -94,6 +98,11 @@ def _tokens_and_images(
     return decoded, _images(definitions, weights, decoded.f_hats)
 
 
+def _copies(results: Any) -> Any:
+    """The same arrays elsewhere."""
+    return jax.tree.map(jnp.copy, results)
+
+
 _STATIC = ("definitions", "decoder", "sampling")
 
 
@@ -120,7 +129,7 @@ class Run:
     """From labels to images, compiled.
 
     Attributes:
-      executables: one program, or that of the tokens and that of the images.
+      executables: one program; or that of the tokens, that of the images and that of the copies.
     """
 
     executables: tuple[Any, ...]
@@ -129,9 +138,10 @@ class Run:
         """Runs it; the results may not be ready yet."""
         if len(self.executables) == 1:
             return self.executables[0](weights=weights, request=request)
-        tokens, images = self.executables
+        tokens, images, copies = self.executables
         decoded = tokens(weights=weights, request=request)
-        return decoded, images(weights=weights.of_images(), f_hats=decoded.f_hats)
+        made = images(weights=weights.of_images(), f_hats=decoded.f_hats)
+        return copies(results=(decoded, made))
 
     @property
     def memory_bytes(self) -> int | None:
@@ -144,17 +154,15 @@ class LoweredRun:
     """From labels to images, lowered.
 
     Attributes:
-      tokens: the program of the tokens, or of all.
-      images: the program of the images behind it, or None.
+      programs: as ``Run.executables``.
     """
 
-    tokens: jax.stages.Lowered
-    images: jax.stages.Lowered | None
+    programs: tuple[jax.stages.Lowered, ...]
 
     def compile(self) -> Run:
         """Compiles it."""
-        parts = (self.tokens,) if self.images is None else (self.tokens, self.images)
-        return Run(tuple(part.compile(compiler_options=compiler_options()) for part in parts))
+        options = compiler_options()
+        return Run(tuple(program.compile(compiler_options=options) for program in self.programs))
 
 
 def compiled(program: LoweredRun | jax.stages.Lowered) -> Any:
@@ -162,6 +170,11 @@ def compiled(program: LoweredRun | jax.stages.Lowered) -> Any:
     if isinstance(program, LoweredRun):
         return program.compile()
     return program.compile(compiler_options=compiler_options())
+
+
+def _shapes(results: Any) -> Any:
+    """Shapes and dtypes of what a lowered program returns."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), results)
 
 
 class Programs:
@@ -176,6 +189,7 @@ class Programs:
         self._whole = jax.jit(_tokens_and_images, static_argnames=_STATIC)
         self._tokens = jax.jit(_tokens, static_argnames=_STATIC)
         self._images = jax.jit(_images, static_argnames=_STATIC[:1])
+        self._copies = jax.jit(_copies)
 
     def lower(
         self,
@@ -194,11 +208,12 @@ class Programs:
             "sampling": sampling,
         }
         if not self.apart:
-            return LoweredRun(lowered(self._whole, **arguments), None)
+            return LoweredRun((lowered(self._whole, **arguments),))
         tokens = lowered(self._tokens, **arguments)
-        made = tokens.out_info.f_hats
-        f_hats = jax.ShapeDtypeStruct(made.shape, made.dtype)
-        return LoweredRun(tokens, self.lower_images(definitions, weights, f_hats))
+        decoded = _shapes(tokens.out_info)
+        images = self.lower_images(definitions, weights, decoded.f_hats)
+        copies = lowered(self._copies, results=(decoded, _shapes(images.out_info)))
+        return LoweredRun((tokens, images, copies))
 
     def lower_tokens(
         self,

@@ -1,4 +1,4 @@
-"""XLA options: what the installed XLA takes, and nothing where it takes nothing."""
+"""XLA options: those of the backend, as far as the installed XLA takes them."""
 
 import jax
 import numpy as np
@@ -32,6 +32,10 @@ def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
     assert compiler_options() == {}
 
 
-def test_they_are_for_the_cpu_alone(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert compiler_options() == {}
+@pytest.mark.parametrize(
+    ("backend", "wanted"), [("gpu", {"xla_gpu_enable_triton_gemm": False}), ("tpu", {})]
+)
+def test_each_backend_has_its_own(monkeypatch, backend, wanted):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(module, "_is_known", lambda name, value: True)
+    assert compiler_options() == wanted

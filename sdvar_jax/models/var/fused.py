@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from sdvar_jax.config import DTypePolicy, VARConfig
 from sdvar_jax.models.var.block import Block
 from sdvar_jax.models.var.cache import KVCache
 from sdvar_jax.models.var.kernels.attention import cached_attention
 from sdvar_jax.models.var.kernels.linear import (
-    SMALL,
     linear,
     linear_parts,
     multiplies_well,
@@ -57,7 +57,8 @@ class _Products:
 
     def __init__(self, rows: int, config: VARConfig, dtypes: DTypePolicy, interpret: bool) -> None:
         self.own = multiplies_well(rows, config.width * max(3 * config.width, config.mlp_width))
-        self.padded = padded_rows(rows) if self.own else rows
+        # The library would pad to whole eights itself, with a copy before and behind each product.
+        self.padded = padded_rows(rows) if self.own else -(-rows // 8) * 8
         self._dtypes = dtypes
         self._interpret = interpret
 
@@ -170,15 +171,49 @@ def few_rows_linear(layer: nnx.Linear, x: jax.Array, *, interpret: bool = False)
     Returns:
       [rows, columns] in x's dtype.
     """
-    rows = x.shape[0]
     kernel = layer.kernel[...]
-    # Large ones the compiler multiplies two at a time, as fast as they can be read.
-    if layer.bias is None or not multiplies_well(rows, kernel.size) or kernel.size > 2 * SMALL:
+    if layer.bias is None or not multiplies_well(x.shape[0], kernel.size):
         return layer(x)
+    return _own_linear(x, kernel, layer.bias[...], x.dtype, interpret)
+
+
+def fused_logits(
+    h: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    dtypes: DTypePolicy,
+    *,
+    interpret: bool = False,
+) -> jax.Array:
+    """The product of the head, from operands in the compute dtype.
+
+    Args:
+      h: normalised, [rows, length, width].
+      kernel: [width, vocab].
+      bias: [vocab].
+      dtypes: for the compute dtype.
+      interpret: run without an accelerator, for tests.
+
+    Returns:
+      float32 [rows, length, vocab].
+    """
+    rows, length, width = h.shape
+    h, kernel = h.astype(dtypes.compute_dtype), kernel.astype(dtypes.compute_dtype)
+    if multiplies_well(rows * length, kernel.size):
+        h = h.reshape(rows * length, width)
+        return _own_linear(h, kernel, bias, jnp.float32, interpret).reshape(rows, length, -1)
+    logits = jnp.matmul(h, kernel, precision=dtypes.precision, preferred_element_type=jnp.float32)
+    return logits + bias.astype(jnp.float32)[None, None]
+
+
+def _own_linear(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, out_dtype: DTypeLike, interpret: bool
+) -> jax.Array:
+    """The package's own product x @ kernel + bias for any number of rows that it is good at."""
+    rows = x.shape[0]
     padded = jnp.pad(x, ((0, padded_rows(rows) - rows), (0, 0)))
-    bias = layer.bias[...]
-    out = linear(padded, kernel.astype(x.dtype), bias.astype(x.dtype), interpret=interpret)
-    return out[:rows]
+    kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
+    return linear(padded, kernel, bias, out_dtype=out_dtype, interpret=interpret)[:rows]
 
 
 def fused_hidden(

@@ -53,7 +53,8 @@ class VAR(nnx.Module):
 
     Attributes:
       config: its shapes.
-      dtypes: dtypes of parameters and arithmetic; the head is always in float32.
+      dtypes: dtypes of parameters and arithmetic; the head is always in float32, but that the fused
+        kernels round its operands to the compute dtype.
       kernels: what runs the blocks over a KV cache, see ``kernels``.
     """
 
@@ -207,6 +208,12 @@ class VAR(nnx.Module):
         """Logits over the codebook: [batch, length, width] -> float32 [batch, length, vocab]."""
         scale, shift = modulations.head[:, :1], modulations.head[:, 1:]
         h = layer_norm(x, self.config.norm_eps) * (scale + 1) + shift
+        if self.kernels in (FUSED, INTERPRETED):
+            from sdvar_jax.models.var.fused import fused_logits
+
+            interpret = self.kernels == INTERPRETED
+            kernel, bias = self.head_kernel[...], self.head_bias[...]
+            return fused_logits(h, kernel, bias, self.dtypes, interpret=interpret)
         kernel = self.head_kernel[...].astype(jnp.float32)
         logits = jnp.matmul(h, kernel, precision=self.dtypes.precision)
         return logits + self.head_bias[...].astype(jnp.float32)[None, None]

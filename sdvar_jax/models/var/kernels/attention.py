@@ -187,8 +187,7 @@ def cached_attention(
         block_q = block_of(length, 128 if rows * heads * length >= _MANY_QUERIES else 64)
     block_k = block_of(max(length, offset), 64) if block_k is None else block_k
     whole = [
-        pl.BlockSpec(array.shape, lambda b, h, t, n=array.ndim: (0,) * n)
-        for array in operands
+        pl.BlockSpec(array.shape, lambda b, h, t, n=array.ndim: (0,) * n) for array in operands
     ]
     return pl.pallas_call(
         functools.partial(

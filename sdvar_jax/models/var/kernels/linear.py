@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
+from jax.typing import DTypeLike
 
 MAX_ROWS = 128
 """From here on arithmetic counts, and the library's products win but for small matrices."""
@@ -144,7 +145,7 @@ def _check_kernel(kernel: jax.Array, scale: jax.Array | None, width: int) -> Non
         chex.assert_shape(scale, (kernel.shape[1],))
 
 
-@functools.partial(jax.jit, static_argnames=("gelu", "tiling", "interpret"))
+@functools.partial(jax.jit, static_argnames=("gelu", "out_dtype", "tiling", "interpret"))
 def linear(
     x: jax.Array,
     kernel: jax.Array,
@@ -152,6 +153,7 @@ def linear(
     scale: jax.Array | None = None,
     *,
     gelu: bool = False,
+    out_dtype: DTypeLike | None = None,
     tiling: Tiling | None = None,
     interpret: bool = False,
 ) -> jax.Array:
@@ -163,11 +165,12 @@ def linear(
       bias: [columns], or None.
       scale: of the columns of an int8 kernel, float32 [columns]; else None.
       gelu: apply it.
+      out_dtype: of the result; None for x's.
       tiling: how it is cut up; None for what suits the shapes.
       interpret: run without an accelerator, for tests.
 
     Returns:
-      [rows, columns] in x's dtype.
+      [rows, columns].
     """
     rows, width = x.shape
     columns = kernel.shape[1]
@@ -190,7 +193,7 @@ def linear(
             *[pl.BlockSpec((tiling.block_n,), lambda m, n: (n,))] * len(vectors),
         ],
         out_specs=pl.BlockSpec((block_m, tiling.block_n), lambda m, n: (m, n)),
-        out_shape=jax.ShapeDtypeStruct((rows, columns), x.dtype),
+        out_shape=jax.ShapeDtypeStruct((rows, columns), out_dtype or x.dtype),
         compiler_params=plt.CompilerParams(num_warps=tiling.warps, num_stages=tiling.stages),
         interpret=interpret,
         name="linear_gelu" if gelu else "linear",
