@@ -1,11 +1,9 @@
 """The compiled programs of a pipeline: from labels to tokens, and from f_hat to images.
 
 On a GPU the images are a program of their own, given to the device behind the tokens' without
-waiting: the host launches their many small kernels sooner than at the end of one long program. And
-the caller gets copies: what the programs wrote themselves is free again for the next call, which
-then writes to the same addresses. CUDA graphs hold addresses, and to change them in thousands of
-kernels takes the host longer than the device needs to run them (``docs/performance.md``).
-Elsewhere one program does it all.
+waiting: the host launches their many small kernels sooner than at the end of one long program. Not
+behind a decoder that waits for the device itself: there the second program would only start later
+(``docs/performance.md``). Elsewhere one program makes both.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx, struct
 
 from sdvar_jax.decoding import Decoded, Decoder, DecodingModels, Request, TokenSampling
@@ -98,11 +95,6 @@ def _tokens_and_images(
     return decoded, _images(definitions, weights, decoded.f_hats)
 
 
-def _copies(results: Any) -> Any:
-    """The same arrays elsewhere."""
-    return jax.tree.map(jnp.copy, results)
-
-
 _STATIC = ("definitions", "decoder", "sampling")
 
 
@@ -129,7 +121,7 @@ class Run:
     """From labels to images, compiled.
 
     Attributes:
-      executables: one program; or that of the tokens, that of the images and that of the copies.
+      executables: one program, or that of the tokens and that of the images.
     """
 
     executables: tuple[Any, ...]
@@ -138,10 +130,9 @@ class Run:
         """Runs it; the results may not be ready yet."""
         if len(self.executables) == 1:
             return self.executables[0](weights=weights, request=request)
-        tokens, images, copies = self.executables
+        tokens, images = self.executables
         decoded = tokens(weights=weights, request=request)
-        made = images(weights=weights.of_images(), f_hats=decoded.f_hats)
-        return copies(results=(decoded, made))
+        return decoded, images(weights=weights.of_images(), f_hats=decoded.f_hats)
 
     @property
     def memory_bytes(self) -> int | None:
@@ -172,16 +163,11 @@ def compiled(program: LoweredRun | jax.stages.Lowered) -> Any:
     return program.compile(compiler_options=compiler_options())
 
 
-def _shapes(results: Any) -> Any:
-    """Shapes and dtypes of what a lowered program returns."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), results)
-
-
 class Programs:
     """What a pipeline runs, to be lowered and compiled for requests of given shapes.
 
     Attributes:
-      apart: whether the images are a program of their own.
+      apart: whether the images may be a program of their own.
     """
 
     def __init__(self, *, apart: bool) -> None:
@@ -189,7 +175,6 @@ class Programs:
         self._whole = jax.jit(_tokens_and_images, static_argnames=_STATIC)
         self._tokens = jax.jit(_tokens, static_argnames=_STATIC)
         self._images = jax.jit(_images, static_argnames=_STATIC[:1])
-        self._copies = jax.jit(_copies)
 
     def lower(
         self,
@@ -207,13 +192,12 @@ class Programs:
             "decoder": decoder,
             "sampling": sampling,
         }
-        if not self.apart:
+        if not self.apart or decoder.waits:
             return LoweredRun((lowered(self._whole, **arguments),))
         tokens = lowered(self._tokens, **arguments)
-        decoded = _shapes(tokens.out_info)
-        images = self.lower_images(definitions, weights, decoded.f_hats)
-        copies = lowered(self._copies, results=(decoded, _shapes(images.out_info)))
-        return LoweredRun((tokens, images, copies))
+        made = tokens.out_info.f_hats
+        f_hats = jax.ShapeDtypeStruct(made.shape, made.dtype)
+        return LoweredRun((tokens, self.lower_images(definitions, weights, f_hats)))
 
     def lower_tokens(
         self,

@@ -58,6 +58,11 @@ class Decoder(abc.ABC):
         return False
 
     @property
+    def waits(self) -> bool:
+        """Whether the device decides what runs next, so that the host waits for it."""
+        return False
+
+    @property
     def default_threshold(self) -> float:
         """The dial used where the user gives none (speculative decoding)."""
         return 1.0

@@ -146,6 +146,11 @@ class Speculative(Decoder):
         return not self.self_speculative
 
     @property
+    def waits(self) -> bool:
+        """It does: whether a scale passes is known there first."""
+        return True
+
+    @property
     def default_threshold(self) -> float:
         """The acceptance rule's own."""
         return self.accept.default_threshold
