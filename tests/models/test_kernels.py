@@ -228,7 +228,6 @@ class TestCachedAttention:
             values,
             rows=rows,
             offset=offset,
-            causal=min(limits) < len(limits),
             interpret=True,
         )
         wanted = self.reference(qkv, biases, scale_mul, limits, keys, values, rows, offset)
@@ -244,16 +243,7 @@ class TestCachedAttention:
         clean, dirty = jnp.zeros(shape), jnp.zeros(shape).at[:, 5:].set(jnp.nan)
         outs = [
             cached_attention(
-                qkv,
-                *biases,
-                jnp.ones(2),
-                limits,
-                c,
-                c,
-                rows=1,
-                offset=1,
-                causal=False,
-                interpret=True,
+                qkv, *biases, jnp.ones(2), limits, c, c, rows=1, offset=1, interpret=True
             )[0][:4]
             for c in (clean, dirty)
         ]

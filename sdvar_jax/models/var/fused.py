@@ -90,7 +90,7 @@ class _Products:
 
 # One function a window, so that a model of thirty blocks is traced and lowered as one; the compiler
 # puts the blocks back in line.
-@functools.partial(jax.jit, static_argnames=("offset", "causal", "interpret"))
+@functools.partial(jax.jit, static_argnames=("offset", "interpret"))
 def _fused_block(
     block: Block,
     total: jax.Array,
@@ -102,7 +102,6 @@ def _fused_block(
     values: jax.Array,
     *,
     offset: int,
-    causal: bool,
     interpret: bool,
 ) -> tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]:
     """Runs one block over a window of positions.
@@ -117,7 +116,6 @@ def _fused_block(
       keys: this block's cache.
       values: likewise.
       offset: see ``fused_hidden``.
-      causal: see ``cached_attention``.
       interpret: likewise.
 
     Returns:
@@ -137,7 +135,6 @@ def _fused_block(
         values,
         rows=rows,
         offset=offset,
-        causal=causal,
         interpret=interpret,
     )
     total, h = residual_normalize(
@@ -269,7 +266,6 @@ def fused_hidden(
             cache.keys[i],
             cache.values[i],
             offset=offset,
-            causal=bool(np.any(limits < length)),
             interpret=interpret,
         )
         keys.append(key)

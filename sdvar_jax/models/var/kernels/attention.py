@@ -36,7 +36,6 @@ def _attention_kernel(
     offset: int,
     heads: int,
     head_dim: int,
-    causal: bool,
     block_q: int,
     block_k: int,
 ) -> None:
@@ -108,9 +107,7 @@ def _attention_kernel(
     )
     if offset > 0:
         state = jax.lax.fori_loop(0, pl.cdiv(offset, block_k), cached_tile, state)
-    # Tiles that no query of this program sees are left out.
-    last = pl.cdiv(jnp.max(limits), block_k) if causal else pl.cdiv(length, block_k)
-    state = jax.lax.fori_loop(0, last, window_tile, state)
+    state = jax.lax.fori_loop(0, pl.cdiv(length, block_k), window_tile, state)
     _, total, out = state
     plt.store(
         out_ref.at[pl.ds(row * length + first, block_q), own_columns],
@@ -129,7 +126,6 @@ def block_of(length: int, most: int) -> int:
     static_argnames=(
         "rows",
         "offset",
-        "causal",
         "block_q",
         "block_k",
         "warps",
@@ -148,7 +144,6 @@ def cached_attention(
     *,
     rows: int,
     offset: int,
-    causal: bool,
     block_q: int | None = None,
     block_k: int | None = None,
     warps: int = 4,
@@ -169,7 +164,6 @@ def cached_attention(
       values: as keys.
       rows: of the batch.
       offset: position of the window's first token.
-      causal: whether some positions see less of the window than others.
       block_q: queries of a program.
       block_k: keys of a step.
       warps: of a program.
@@ -202,7 +196,6 @@ def cached_attention(
             offset=offset,
             heads=heads,
             head_dim=head_dim,
-            causal=causal,
             block_q=block_q,
             block_k=block_k,
         ),
