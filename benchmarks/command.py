@@ -138,19 +138,23 @@ def check_outputs(options: argparse.Namespace) -> None:
             check_file_destination(path)
 
 
-def run_context(options: argparse.Namespace) -> dict[str, Any]:
-    """Device, versions and settings of a run; of files their names alone."""
-    settings = {
+def run_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The command line's options; of files their names alone."""
+    return {
         name: value.name if isinstance(value, Path) else value
         for name, value in vars(options).items()
     }
+
+
+def run_context(options: argparse.Namespace) -> dict[str, Any]:
+    """Device, versions and settings of a run."""
     return {
         "device": describe_devices(),
         "jax": jax.__version__,
         "sdvar_jax": sdvar_jax.__version__,
         "python": platform.python_version(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "settings": settings,
+        "settings": run_settings(options),
     }
 
 

@@ -23,6 +23,7 @@ from benchmarks.command import (
     add_size_options,
     check_outputs,
     run_command,
+    run_settings,
 )
 from benchmarks.report import write_report
 from benchmarks.results import Results
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     check_outputs(options)
     # The device is left to the child, so nothing here asks for it.
-    results = Results({"settings": {k: str(v) for k, v in vars(options).items()}}, options.json)
+    results = Results({"settings": run_settings(options)}, options.json)
     with tempfile.TemporaryDirectory() as empty:
         cache = empty if options.cache is None else str(options.cache.absolute())
         cold = not Path(cache).exists() or not any(Path(cache).iterdir())
