@@ -22,7 +22,7 @@ from sdvar_jax.decoding import Handoff, TargetOnly
 from sdvar_jax.decoding.speculative import Speculative
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import KVCache, block_causal_mask
-from sdvar_jax.models.var.fused import visible_limits
+from sdvar_jax.models.var.fused import fused_logits, visible_limits
 from sdvar_jax.models.var.kernels import (
     AUTO,
     FUSED,
@@ -76,6 +76,31 @@ def test_the_modulations_are_the_references():
         got = with_kernels(model, INTERPRETED).modulations(labels)
         for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+@pytest.mark.parametrize("vocab", [128, 100])
+@pytest.mark.parametrize("length", [1, 300])
+def test_the_head_takes_any_vocabulary_and_length(vocab, length):
+    random = np.random.default_rng(0)
+    h, kernel, bias = (
+        jnp.asarray(random.standard_normal(shape), jnp.float32)
+        for shape in ((2, length, 64), (64, vocab), (vocab,))
+    )
+    logits = fused_logits(h, kernel, bias, FLOAT32, interpret=True)
+    wanted = jnp.matmul(h, kernel, precision="highest") + bias[None, None]
+    np.testing.assert_allclose(logits, wanted, atol=1e-4)
+
+
+def test_the_head_rounds_its_operands_and_nothing_else():
+    random = np.random.default_rng(0)
+    h, kernel = (
+        jnp.asarray(random.standard_normal(shape), jnp.bfloat16).astype(jnp.float32)
+        for shape in ((2, 3, 64), (64, 128))
+    )
+    bias = jnp.zeros((128,), jnp.bfloat16)
+    logits = fused_logits(h, kernel.astype(jnp.bfloat16), bias, BFLOAT16, interpret=True)
+    assert logits.dtype == jnp.float32
+    np.testing.assert_allclose(logits, jnp.matmul(h, kernel, precision="highest"), atol=1e-4)
 
 
 def test_masks_that_are_not_block_causal_take_the_reference_path():

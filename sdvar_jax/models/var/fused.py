@@ -22,6 +22,7 @@ from sdvar_jax.models.var.block import Block
 from sdvar_jax.models.var.cache import KVCache
 from sdvar_jax.models.var.kernels.attention import cached_attention
 from sdvar_jax.models.var.kernels.linear import (
+    Tiling,
     linear,
     linear_parts,
     multiplies_well,
@@ -199,7 +200,8 @@ def fused_logits(
     """
     rows, length, width = h.shape
     h, kernel = h.astype(dtypes.compute_dtype), kernel.astype(dtypes.compute_dtype)
-    if multiplies_well(rows * length, kernel.size):
+    # The widths of a block are multiples of 64 where these kernels run; a vocabulary may not be.
+    if multiplies_well(rows * length, kernel.size) and kernel.shape[1] % Tiling.block_n == 0:
         h = h.reshape(rows * length, width)
         return _own_linear(h, kernel, bias, jnp.float32, interpret).reshape(rows, length, -1)
     logits = jnp.matmul(h, kernel, precision=dtypes.precision, preferred_element_type=jnp.float32)
