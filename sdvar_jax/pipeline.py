@@ -30,7 +30,15 @@ from sdvar_jax.models.var.kernels import AUTO, FUSED
 from sdvar_jax.models.var.kernels.choice import prepared, running_with
 from sdvar_jax.models.var.quantized import FLOAT, with_weights
 from sdvar_jax.models.vqvae.placement import decoding_half, filters_out_first
-from sdvar_jax.programs import Definitions, LoweredRun, Programs, Weights, compiled, split
+from sdvar_jax.programs import (
+    Arguments,
+    Definitions,
+    LoweredRun,
+    Programs,
+    Weights,
+    compiled,
+    split,
+)
 from sdvar_jax.result import SampleResult
 from sdvar_jax.sampling import SamplingConfig
 
@@ -292,17 +300,15 @@ class Pipeline:
           decoder: how token maps are made.
           sampling: see ``prepare``.
         """
-        definitions, weights = self._models_for(decoder)
-        return self._programs.lower(definitions, weights, request, decoder, sampling), weights
+        arguments = self._arguments(request, decoder, sampling)
+        return self._programs.lower(arguments), arguments["weights"]
 
     def lower_tokens(
         self, request: Request, decoder: Decoder, sampling: TokenSampling
     ) -> tuple[jax.stages.Lowered, Weights]:
         """As ``lower``, without the images."""
-        definitions, weights = self._models_for(decoder)
-        return self._programs.lower_tokens(
-            definitions, weights, request, decoder, sampling
-        ), weights
+        arguments = self._arguments(request, decoder, sampling)
+        return self._programs.lower_tokens(arguments), arguments["weights"]
 
     def lower_images(
         self, f_hats: jax.Array | jax.ShapeDtypeStruct
@@ -311,12 +317,19 @@ class Pipeline:
         lowered = self._programs.lower_images(self._definitions, self._weights, f_hats)
         return lowered, self._weights.of_images()
 
-    def _models_for(self, decoder: Decoder) -> tuple[Definitions, Weights]:
-        """The models a decoder's program holds: a draft that is not used is no part of it."""
-        if decoder.needs_draft:
-            return self._definitions, self._weights
-        without = dataclasses.replace(self._definitions, draft=None)
-        return without, self._weights.replace(draft=None)
+    def _arguments(self, request: Request, decoder: Decoder, sampling: TokenSampling) -> Arguments:
+        """What a decoder's program is lowered for: a draft that is not used is no part of it."""
+        definitions, weights = self._definitions, self._weights
+        if not decoder.needs_draft:
+            definitions = dataclasses.replace(definitions, draft=None)
+            weights = weights.replace(draft=None)
+        return Arguments(
+            definitions=definitions,
+            weights=weights,
+            request=request,
+            decoder=decoder,
+            sampling=sampling,
+        )
 
     def _run(
         self,

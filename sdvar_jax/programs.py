@@ -9,7 +9,7 @@ behind a decoder that waits for the device itself: there the second program woul
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 from flax import nnx, struct
@@ -163,6 +163,16 @@ def compiled(program: LoweredRun | jax.stages.Lowered) -> Any:
     return program.compile(compiler_options=compiler_options())
 
 
+class Arguments(TypedDict):
+    """What a program from labels on is lowered for; of the arrays the shapes count."""
+
+    definitions: Definitions
+    weights: Weights
+    request: Request
+    decoder: Decoder
+    sampling: TokenSampling
+
+
 class Programs:
     """What a pipeline runs, to be lowered and compiled for requests of given shapes.
 
@@ -176,46 +186,19 @@ class Programs:
         self._tokens = jax.jit(_tokens, static_argnames=_STATIC)
         self._images = jax.jit(_images, static_argnames=_STATIC[:1])
 
-    def lower(
-        self,
-        definitions: Definitions,
-        weights: Weights,
-        request: Request,
-        decoder: Decoder,
-        sampling: TokenSampling,
-    ) -> LoweredRun:
+    def lower(self, arguments: Arguments) -> LoweredRun:
         """From labels to images."""
-        arguments = {
-            "definitions": definitions,
-            "weights": weights,
-            "request": request,
-            "decoder": decoder,
-            "sampling": sampling,
-        }
-        if not self.apart or decoder.waits:
+        if not self.apart or arguments["decoder"].waits:
             return LoweredRun((lowered(self._whole, **arguments),))
-        tokens = lowered(self._tokens, **arguments)
+        tokens = self.lower_tokens(arguments)
         made = tokens.out_info.f_hats
         f_hats = jax.ShapeDtypeStruct(made.shape, made.dtype)
-        return LoweredRun((tokens, self.lower_images(definitions, weights, f_hats)))
+        images = self.lower_images(arguments["definitions"], arguments["weights"], f_hats)
+        return LoweredRun((tokens, images))
 
-    def lower_tokens(
-        self,
-        definitions: Definitions,
-        weights: Weights,
-        request: Request,
-        decoder: Decoder,
-        sampling: TokenSampling,
-    ) -> jax.stages.Lowered:
+    def lower_tokens(self, arguments: Arguments) -> jax.stages.Lowered:
         """From labels to tokens and f_hat alone."""
-        return lowered(
-            self._tokens,
-            definitions=definitions,
-            weights=weights,
-            request=request,
-            decoder=decoder,
-            sampling=sampling,
-        )
+        return lowered(self._tokens, **arguments)
 
     def lower_images(
         self,

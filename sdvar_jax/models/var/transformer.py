@@ -118,9 +118,14 @@ class VAR(nnx.Module):
             head=head.reshape(-1, 2, self.config.width),
         )
 
+    @property
+    def _fused(self) -> bool:
+        """Whether the fused kernels run, on a GPU or interpreted."""
+        return self.kernels in (FUSED, INTERPRETED)
+
     def _projection(self) -> Projection:
         """What runs the AdaLN projections, whose rows are few."""
-        if self.kernels not in (FUSED, INTERPRETED):
+        if not self._fused:
             return nnx.Linear.__call__
         from sdvar_jax.models.var.fused import few_rows_linear
 
@@ -180,7 +185,7 @@ class VAR(nnx.Module):
           [batch, length, width], and the cache with the window written at ``offset``.
         """
         chex.assert_shape(x, (modulations.condition.shape[0], None, self.config.width))
-        if cache is not None and keeps is None and self.kernels in (FUSED, INTERPRETED):
+        if cache is not None and keeps is None and self._fused:
             # Imported late: Pallas takes a while, and only this path needs it.
             from sdvar_jax.models.var.fused import fused_hidden, visible_limits
 
@@ -208,7 +213,7 @@ class VAR(nnx.Module):
         """Logits over the codebook: [batch, length, width] -> float32 [batch, length, vocab]."""
         scale, shift = modulations.head[:, :1], modulations.head[:, 1:]
         h = layer_norm(x, self.config.norm_eps) * (scale + 1) + shift
-        if self.kernels in (FUSED, INTERPRETED):
+        if self._fused:
             from sdvar_jax.models.var.fused import fused_logits
 
             interpret = self.kernels == INTERPRETED
