@@ -14,15 +14,18 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
+from sdvar_jax.runtime.dependent_launch import launch_next
 from sdvar_jax.sampling.filtering import dropped_by_top_k, from_ordered_bits, ordered_bits
 
 _INT_MIN = -(2**31)
 
 
-def _kernel(logits_ref: Any, dropped_ref: Any, top_p_ref: Any, out_ref: Any, *, vocab: int) -> None:
+def _kernel(
+    logits_ref: Any, dropped_ref: Any, top_p_ref: Any, out_ref: Any, *, vocab: int, interpret: bool
+) -> None:
     size = pl.next_power_of_2(vocab)
     inside = jnp.arange(size) < vocab
-    row = pl.program_id(0)
+    row = pl.program_id(0) + launch_next(interpret=interpret)
     logits = plt.load(logits_ref.at[row, pl.ds(0, size)], mask=inside, other=-jnp.inf)
     bits = ordered_bits(logits)
 
@@ -64,7 +67,7 @@ def keep_threshold_kernel(
     # A program's row is a power of two long; what lies behind the vocabulary is never read.
     row = pl.next_power_of_2(vocab)
     threshold = pl.pallas_call(
-        functools.partial(_kernel, vocab=vocab),
+        functools.partial(_kernel, vocab=vocab, interpret=interpret),
         grid=(rows.shape[0],),
         in_specs=[
             pl.BlockSpec((rows.shape[0], row), lambda r: (0, 0)),

@@ -19,6 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from sdvar_jax.models.var.attention import head_scale, l2_normalize, plain_scale
+from sdvar_jax.runtime.dependent_launch import launch_next
 
 _LOG2_E = math.log2(math.e)
 _MASKED = -1e30
@@ -38,9 +39,11 @@ def _attention_kernel(
     head_dim: int,
     block_q: int,
     block_k: int,
+    interpret: bool,
 ) -> None:
     *scale_ref, limits_ref, old_keys_ref, old_values_ref, out_ref, keys_ref, values_ref = refs
-    row, head, tile = pl.program_id(0), pl.program_id(1), pl.program_id(2)
+    row = pl.program_id(0) + launch_next(interpret=interpret)
+    head, tile = pl.program_id(1), pl.program_id(2)
     dtype = out_ref.dtype
     width = heads * head_dim
     scale = head_scale(scale_ref[0][head]) if scale_ref else plain_scale(head_dim)
@@ -198,6 +201,7 @@ def cached_attention(
             head_dim=head_dim,
             block_q=block_q,
             block_k=block_k,
+            interpret=interpret,
         ),
         grid=(rows, heads, pl.cdiv(length, block_q)),
         in_specs=whole,

@@ -20,6 +20,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 from jax.typing import DTypeLike
 
+from sdvar_jax.runtime.dependent_launch import launch_next
+
 MAX_ROWS = 128
 """From here on arithmetic counts, and the library's products win but for small matrices."""
 
@@ -101,15 +103,16 @@ def padded_rows(rows: int) -> int:
     return max(16, 1 << (rows - 1).bit_length()) if rows <= MAX_ROWS else -(-rows // 64) * 64
 
 
-def _product(x_ref: Any, w_ref: Any, block_k: int) -> jax.Array:
+def _product(x_ref: Any, w_ref: Any, block_k: int, interpret: bool) -> jax.Array:
     """The product of the blocks, block_k at a time, float32; int8 values become x's dtype."""
 
     def add(i: Any, total: jax.Array) -> jax.Array:
         part = pl.ds(i * block_k, block_k)
         return total + plt.dot(x_ref[:, part], w_ref[part, :].astype(x_ref.dtype))
 
-    zero = jnp.zeros((x_ref.shape[0], w_ref.shape[1]), jnp.float32)
-    return jax.lax.fori_loop(0, w_ref.shape[0] // block_k, add, zero)
+    zero = launch_next(interpret=interpret).astype(jnp.float32)
+    zeros = jnp.full((x_ref.shape[0], w_ref.shape[1]), zero)
+    return jax.lax.fori_loop(0, w_ref.shape[0] // block_k, add, zeros)
 
 
 def _scaled(out: jax.Array, scale_ref: Any = None) -> jax.Array:
@@ -118,12 +121,12 @@ def _scaled(out: jax.Array, scale_ref: Any = None) -> jax.Array:
 
 
 def _linear_kernel(
-    x_ref: Any, w_ref: Any, *operands: Any, biased: bool, gelu: bool, block_k: int
+    x_ref: Any, w_ref: Any, *operands: Any, biased: bool, gelu: bool, block_k: int, interpret: bool
 ) -> None:
     refs = list(operands)
     bias_ref: Any = refs.pop(0) if biased else None
     *scale_ref, out_ref = refs
-    out = _scaled(_product(x_ref, w_ref, block_k), *scale_ref)
+    out = _scaled(_product(x_ref, w_ref, block_k, interpret), *scale_ref)
     if biased:
         out = out + bias_ref[...].astype(jnp.float32)[None, :]
     if gelu:
@@ -131,9 +134,9 @@ def _linear_kernel(
     out_ref[...] = out.astype(out_ref.dtype)
 
 
-def _parts_kernel(x_ref: Any, w_ref: Any, *refs: Any, block_k: int) -> None:
+def _parts_kernel(x_ref: Any, w_ref: Any, *refs: Any, block_k: int, interpret: bool) -> None:
     *scale_ref, out_ref = refs
-    out_ref[...] = _scaled(_product(x_ref, w_ref, block_k), *scale_ref)[None]
+    out_ref[...] = _scaled(_product(x_ref, w_ref, block_k, interpret), *scale_ref)[None]
 
 
 def _check_kernel(kernel: jax.Array, scale: jax.Array | None, width: int) -> None:
@@ -184,7 +187,11 @@ def linear(
     chex.assert_is_divisible(rows, block_m)
     return pl.pallas_call(
         functools.partial(
-            _linear_kernel, biased=bias is not None, gelu=gelu, block_k=tiling.block_k
+            _linear_kernel,
+            biased=bias is not None,
+            gelu=gelu,
+            block_k=tiling.block_k,
+            interpret=interpret,
         ),
         grid=(rows // block_m, columns // tiling.block_n),
         in_specs=[
@@ -235,7 +242,7 @@ def linear_parts(
     block_m = tiling.block_m or rows
     chex.assert_is_divisible(rows, block_m)
     return pl.pallas_call(
-        functools.partial(_parts_kernel, block_k=tiling.block_k),
+        functools.partial(_parts_kernel, block_k=tiling.block_k, interpret=interpret),
         grid=(rows // block_m, columns // tiling.block_n, parts),
         in_specs=[
             pl.BlockSpec((block_m, share), lambda m, n, p: (m, p)),

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
+from sdvar_jax.runtime.dependent_launch import launch_next
+
 
 def _row_kernel(
     *operands: Any,
@@ -22,13 +24,14 @@ def _row_kernel(
     parts: int | None,
     gamma: int | None,
     scale: int | None,
+    interpret: bool,
 ) -> None:
     refs = list(operands)
     x_ref, modulation_ref = refs.pop(0), refs.pop(0)
     next_ref: Any = refs.pop(0) if scale is not None else None
     branch_ref: Any = refs.pop(0) if gamma is not None else None
     bias_ref: Any = refs.pop(0) if gamma is not None else None
-    row = pl.program_id(0)
+    row = pl.program_id(0) + launch_next(interpret=interpret)
     image = jnp.minimum(row // length, rows - 1)
     columns = pl.ds(0, pl.next_power_of_2(width))
     inside = jnp.arange(pl.next_power_of_2(width)) < width
@@ -128,6 +131,7 @@ def residual_normalize(
             parts=parts,
             gamma=None if branch is None else gamma,
             scale=scale,
+            interpret=interpret,
         ),
         grid=(padded,),
         in_specs=[
