@@ -17,7 +17,7 @@ from benchmarks.random_models import SIZES, RandomModels
 from sdvar_jax.config import DTypePolicy
 from sdvar_jax.decoding import Speculative
 from sdvar_jax.errors import errors_in_one_line
-from sdvar_jax.models.var.kernels import AUTO, KERNELS
+from sdvar_jax.models.kernels import AUTO, KERNELS
 from sdvar_jax.models.var.quantized import FLOAT, WEIGHTS
 from sdvar_jax.runtime.atomic import check_file_destination
 from sdvar_jax.runtime.memory import describe_devices

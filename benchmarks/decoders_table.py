@@ -35,7 +35,7 @@ from sdvar_jax.evaluation.estimate import Estimate
 from sdvar_jax.evaluation.features import DEFAULT_FEATURES, FeatureExtractor, load_features
 from sdvar_jax.evaluation.measure import FeatureSet, Reference
 from sdvar_jax.loading import choose_dtypes, find_models
-from sdvar_jax.models.var.kernels import AUTO
+from sdvar_jax.models.kernels import AUTO
 from sdvar_jax.pipeline import Pipeline
 from sdvar_jax.runtime.atomic import atomic_file
 from sdvar_jax.runtime.compilation_cache import enable_compilation_cache

@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from sdvar_jax.checkpoint.assembly import abstract_model
 from sdvar_jax.config import DTypePolicy, ScalePyramid, VARConfig, VQVAEConfig, preset
 from sdvar_jax.models import VAR, VQVAE
-from sdvar_jax.models.var.kernels import AUTO
+from sdvar_jax.models.kernels import AUTO
 from sdvar_jax.models.var.kernels.choice import running_with
 from sdvar_jax.models.var.quantized import FLOAT, with_weights
 

@@ -26,10 +26,14 @@ from sdvar_jax.decoding import (
 from sdvar_jax.decoding.statistics import DecodingStatistics, acceptance_seen
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import VAR, VQVAE
-from sdvar_jax.models.var.kernels import AUTO, FUSED
+from sdvar_jax.models.kernels import AUTO, FUSED
 from sdvar_jax.models.var.kernels.choice import prepared, running_with
 from sdvar_jax.models.var.quantized import FLOAT, with_weights
-from sdvar_jax.models.vqvae.placement import decoding_half, filters_out_first
+from sdvar_jax.models.vqvae.placement import (
+    decoding_half,
+    filters_out_first,
+    with_fused_norms,
+)
 from sdvar_jax.programs import (
     Arguments,
     Definitions,
@@ -132,7 +136,7 @@ class Pipeline:
           target: the large model.
           vqvae: the VQVAE it was trained with.
           draft: the small model.
-          kernels: what runs the transformers, see ``models.var.kernels``; "auto" takes the fast
+          kernels: what runs the transformers, see ``models.kernels``; "auto" takes the fast
             path wherever it can run.
           weights: of the transformers' blocks, see ``models.var.quantized``: "int8" rounds them to
             eight bits, "float" leaves them as the models hold them.
@@ -163,7 +167,7 @@ class Pipeline:
         on_one_gpu = target.kernels == FUSED and mesh is None
         drawing = decoding_half(vqvae)
         if on_one_gpu:
-            drawing = filters_out_first(drawing)
+            drawing = filters_out_first(with_fused_norms(drawing))
         parts = [split(model) for model in (prepared(target), drawing, running_draft)]
         self._definitions = Definitions(*(definition for definition, _ in parts))
         self._weights = Weights(*(weights for _, weights in parts))

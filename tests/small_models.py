@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sdvar_jax.checkpoint.assembly import abstract_arrays, assemble
-from sdvar_jax.config import ScalePyramid, VARConfig, VQVAEConfig
+from sdvar_jax.config import FLOAT32, ScalePyramid, VARConfig, VQVAEConfig
 from sdvar_jax.models import block_causal_mask
 
 SMALL_PYRAMID = ScalePyramid((1, 2, 3))
@@ -39,8 +39,8 @@ def small_var_config(width=32, **options):
 
 
 @functools.cache
-def small_model(config, seed=0):
-    """A model of ``config`` with random float32 weights."""
+def small_model(config, seed=0, dtypes=FLOAT32):
+    """A model of ``config`` with random weights."""
     random = np.random.default_rng(seed)
     arrays = {}
     for path, leaf in abstract_arrays(config).items():
@@ -51,11 +51,11 @@ def small_model(config, seed=0):
         if path == "quantizer.codebook" or "embed" in path:
             noise = noise * np.sqrt(fan_in)
         arrays[path] = noise.astype(np.float32)
-    return assemble(config, arrays)
+    return assemble(config, arrays, dtypes)
 
 
-def small_vqvae():
-    return small_model(SMALL_VQVAE, 1)
+def small_vqvae(dtypes=FLOAT32):
+    return small_model(SMALL_VQVAE, 1, dtypes)
 
 
 def small_target():

@@ -17,7 +17,7 @@ from sdvar_jax.decoding.speculative import Exact, Speculative
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.labels import short_name
 from sdvar_jax.loading import ModelFiles, choose_dtypes
-from sdvar_jax.models.var.kernels import AUTO
+from sdvar_jax.models.kernels import AUTO
 from sdvar_jax.models.var.kernels.choice import choose_kernels
 from sdvar_jax.models.var.quantized import FLOAT
 from sdvar_jax.pipeline import DATA_AXIS, Pipeline, check_settings

@@ -22,16 +22,9 @@ from sdvar_jax.decoding import Handoff, TargetOnly
 from sdvar_jax.decoding.speculative import Speculative
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import KVCache, block_causal_mask
+from sdvar_jax.models.kernels import AUTO, FUSED, INTERPRETED, REFERENCE, SCANNED
 from sdvar_jax.models.var.fused import fused_logits, visible_limits
-from sdvar_jax.models.var.kernels import (
-    AUTO,
-    FUSED,
-    INTERPRETED,
-    REFERENCE,
-    SCANNED,
-    choice,
-    linear,
-)
+from sdvar_jax.models.var.kernels import choice, linear
 from sdvar_jax.models.var.kernels.choice import choose_kernels, prepared, supported, with_kernels
 from sdvar_jax.pipeline import Pipeline, choose_filter
 

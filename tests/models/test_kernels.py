@@ -17,6 +17,8 @@ from sdvar_jax.models.var.kernels.linear import (
     padded_rows,
 )
 from sdvar_jax.models.var.kernels.normalize import residual_normalize
+from sdvar_jax.models.vqvae.kernels.group_norm import group_norm
+from sdvar_jax.runtime import dependent_launch
 
 TOLERANCE = 1e-5
 
@@ -312,3 +314,47 @@ class TestResidualNormalize:
         wanted, _ = self.reference(x, branch, bias[0], modulation, 0, modulation, 2)
         np.testing.assert_allclose(total, wanted, atol=TOLERANCE)
         assert h is None
+
+
+class TestGroupNorm:
+    @pytest.mark.parametrize("silu", [False, True])
+    @pytest.mark.parametrize(
+        "shape", [(2, 16, 16, 160), (1, 8, 8, 64), (1, 6, 6, 32), (2, 40, 40, 320)], ids=str
+    )
+    def test_is_the_normalisation_and_the_silu_behind_it(self, shape, silu):
+        channels = shape[-1]
+        x, scale, bias = 2 * normal(0, *shape) + 1, normal(1, channels), normal(2, channels)
+        groups = np.asarray(x, np.float64).reshape(shape[0], -1, 32, channels // 32)
+        mean, variance = groups.mean((1, 3), keepdims=True), groups.var((1, 3), keepdims=True)
+        wanted = ((groups - mean) / np.sqrt(variance + 1e-6)).reshape(shape)
+        wanted = wanted * np.asarray(scale) + np.asarray(bias)
+        wanted = wanted / (1 + np.exp(-wanted)) if silu else wanted
+        got = group_norm(x, scale, bias, groups=32, eps=1e-6, silu=silu, interpret=True)
+        np.testing.assert_allclose(got, wanted, atol=TOLERANCE)
+
+    def test_16_bits_are_summed_in_32(self):
+        x = (normal(0, 1, 64, 64, 32) + 3).astype(jnp.bfloat16)
+        ones, zeros = jnp.ones(32), jnp.zeros(32)
+        got = group_norm(x, ones, zeros, groups=32, eps=1e-6, silu=False, interpret=True)
+        assert got.dtype == jnp.bfloat16
+        exact = np.asarray(x, np.float32)
+        wanted = (exact - exact.mean((1, 2))) / exact.std((1, 2))
+        np.testing.assert_allclose(got.astype(jnp.float32), wanted, atol=0.02)
+
+    def test_channels_that_the_programs_do_not_divide_are_refused(self):
+        x = jnp.zeros((1, 4, 4, 48))
+        with pytest.raises(AssertionError):
+            group_norm(x, x[0, 0, 0], x[0, 0, 0], groups=16, eps=1e-6, silu=False, interpret=True)
+
+
+@pytest.mark.parametrize("available", [True, False])
+def test_kernels_let_the_next_one_start_where_the_device_can(available, monkeypatch):
+    monkeypatch.setattr(dependent_launch, "_available", lambda: available)
+    jax.clear_caches()
+
+    def norm(x):
+        return group_norm(x, x[0, 0, 0], x[0, 0, 0], groups=32, eps=1e-6, silu=True)
+
+    program = lowered_for_a_gpu(norm, jnp.zeros((1, 8, 8, 32)))
+    # Of both kernels, in what is left to Triton.
+    assert program.count("griddepcontrol.launch_dependents") == 2 * available

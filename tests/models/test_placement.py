@@ -6,7 +6,10 @@ import pytest
 from flax import nnx
 from small_models import small_vqvae
 
-from sdvar_jax.models.vqvae.placement import decoding_half, filters_out_first
+from sdvar_jax.config import BFLOAT16
+from sdvar_jax.models.kernels import INTERPRETED, REFERENCE
+from sdvar_jax.models.vqvae.layers import GroupNorm
+from sdvar_jax.models.vqvae.placement import decoding_half, filters_out_first, with_fused_norms
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +49,22 @@ def test_the_decoders_filters_lie_by_output_channels_and_mean_the_same(vqvae, f_
 
     assert orders(placed.decoder) == {(3, 0, 1, 2)}
     assert orders(placed.quantizer) == {(0, 1, 2, 3)}
+
+
+def norms_run_by(model):
+    nodes = (node for _, node in nnx.iter_graph(model))
+    return {node.kernels for node in nodes if isinstance(node, GroupNorm)}
+
+
+def test_fused_norms_are_as_near_to_the_pictures_of_32_bits(vqvae, f_hat):
+    half = decoding_half(small_vqvae(BFLOAT16))
+    fused = with_fused_norms(half, INTERPRETED)
+    assert norms_run_by(fused) == {INTERPRETED}
+    assert norms_run_by(half) == {REFERENCE}
+    wanted = vqvae.decode(f_hat)
+    off, reference_off = (np.abs(model.decode(f_hat) - wanted).mean() for model in (fused, half))
+    assert off < 1.1 * reference_off
+
+
+def test_norms_of_32_bits_stay_as_they_are(vqvae):
+    assert norms_run_by(with_fused_norms(vqvae, INTERPRETED)) == {REFERENCE}

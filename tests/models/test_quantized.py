@@ -24,7 +24,7 @@ from sdvar_jax.config import BFLOAT16, FLOAT32, DTypePolicy, ScalePyramid
 from sdvar_jax.decoding import Handoff, TargetOnly
 from sdvar_jax.decoding.speculative import Speculative
 from sdvar_jax.errors import SdvarError
-from sdvar_jax.models.var.kernels import INTERPRETED, REFERENCE, SCANNED
+from sdvar_jax.models.kernels import INTERPRETED, REFERENCE, SCANNED
 from sdvar_jax.models.var.kernels.choice import prepared, with_kernels
 from sdvar_jax.models.var.products import Kernel, product
 from sdvar_jax.models.var.quantized import (

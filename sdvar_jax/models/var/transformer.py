@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx, struct
 
 from sdvar_jax.config import FLOAT32, DTypePolicy, VARConfig
+from sdvar_jax.models.kernels import FUSED, INTERPRETED, REFERENCE
 from sdvar_jax.models.var.block import Block, Projection, layer_norm
 from sdvar_jax.models.var.cache import KVCache
 from sdvar_jax.models.var.initializers import (
@@ -21,7 +22,6 @@ from sdvar_jax.models.var.initializers import (
     modulation_init,
     weight_init,
 )
-from sdvar_jax.models.var.kernels import FUSED, INTERPRETED, REFERENCE
 from sdvar_jax.models.var.masks import block_causal_mask
 from sdvar_jax.models.var.stacked import StackedBlocks
 

@@ -8,11 +8,11 @@ from flax import nnx
 
 from sdvar_jax.config import DTypePolicy, VQVAEConfig
 from sdvar_jax.models.vqvae.layers import (
+    GroupNorm,
     Level,
     MiddleBlock,
     Upsample,
     conv,
-    group_norm,
 )
 
 
@@ -61,7 +61,7 @@ class Decoder(nnx.Module):
             )
             for i, width in enumerate(widths)
         )
-        self.norm_out = group_norm(widths[0], dtypes, rngs)
+        self.norm_out = GroupNorm(widths[0], dtypes, rngs)
         self.conv_out = conv(widths[0], 3, 3, dtypes, rngs)
 
     def __call__(self, features: jax.Array) -> jax.Array:
@@ -77,4 +77,4 @@ class Decoder(nnx.Module):
         x = self.mid(self.conv_in(features))
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out(nnx.silu(self.norm_out(x)))
+        return self.conv_out(self.norm_out.normalize(x, silu=True))

@@ -9,10 +9,10 @@ from flax import nnx
 from sdvar_jax.config import DTypePolicy, VQVAEConfig
 from sdvar_jax.models.vqvae.layers import (
     Downsample,
+    GroupNorm,
     Level,
     MiddleBlock,
     conv,
-    group_norm,
 )
 
 
@@ -60,7 +60,7 @@ class Encoder(nnx.Module):
             for i, width in enumerate(widths)
         )
         self.mid = MiddleBlock(widths[-1], config.mid_attention, dtypes, rngs=rngs)
-        self.norm_out = group_norm(widths[-1], dtypes, rngs)
+        self.norm_out = GroupNorm(widths[-1], dtypes, rngs)
         self.conv_out = conv(widths[-1], config.latent_channels, 3, dtypes, rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -76,4 +76,4 @@ class Encoder(nnx.Module):
         x = self.conv_in(images)
         for level in self.down:
             x = level(x)
-        return self.conv_out(nnx.silu(self.norm_out(self.mid(x))))
+        return self.conv_out(self.norm_out.normalize(self.mid(x), silu=True))

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sdvar_jax.config import DTypePolicy
+from sdvar_jax.models.kernels import FUSED, INTERPRETED, REFERENCE
+from sdvar_jax.models.vqvae.kernels.group_norm import group_norm
 
 _NORM_GROUPS = 32
 _NORM_EPS = 1e-6
@@ -46,19 +48,42 @@ def conv(
     )
 
 
-def group_norm(channels: int, dtypes: DTypePolicy, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    """GroupNorm with 32 groups; statistics in float32."""
-    return nnx.GroupNorm(
-        channels,
-        num_groups=_NORM_GROUPS,
-        epsilon=_NORM_EPS,
-        # The one-pass variance is off PyTorch's by 2e-3 at a large mean; of 16-bit activations it
-        # is off by far less than these are, and saves a fifth of the decoder's kernels.
-        use_fast_variance=jnp.dtype(dtypes.compute_dtype).itemsize == 2,
-        dtype=dtypes.compute_dtype,
-        param_dtype=dtypes.param_dtype,
-        rngs=rngs,
-    )
+class GroupNorm(nnx.GroupNorm):
+    """GroupNorm with 32 groups, statistics in float32, and the SiLU behind it where there is one.
+
+    Attributes:
+      kernels: what runs it, see ``models.kernels``.
+    """
+
+    def __init__(self, channels: int, dtypes: DTypePolicy, rngs: nnx.Rngs) -> None:
+        super().__init__(
+            channels,
+            num_groups=_NORM_GROUPS,
+            epsilon=_NORM_EPS,
+            # The one-pass variance is off PyTorch's by 2e-3 at a large mean; of 16-bit activations
+            # it is off by far less than these are, and saves a fifth of the decoder's kernels.
+            use_fast_variance=jnp.dtype(dtypes.compute_dtype).itemsize == 2,
+            dtype=dtypes.compute_dtype,
+            param_dtype=dtypes.param_dtype,
+            rngs=rngs,
+        )
+        self.kernels = REFERENCE
+
+    def normalize(self, x: jax.Array, *, silu: bool) -> jax.Array:
+        """Normalises x [batch, height, width, channels], then SiLU where asked for."""
+        if self.kernels not in (FUSED, INTERPRETED):
+            return nnx.silu(self(x)) if silu else self(x)
+        assert self.scale is not None
+        assert self.bias is not None
+        return group_norm(
+            x,
+            self.scale[...],
+            self.bias[...],
+            groups=_NORM_GROUPS,
+            eps=_NORM_EPS,
+            silu=silu,
+            interpret=self.kernels == INTERPRETED,
+        )
 
 
 class ResidualBlock(nnx.Module):
@@ -67,9 +92,9 @@ class ResidualBlock(nnx.Module):
     def __init__(
         self, in_channels: int, out_channels: int, dtypes: DTypePolicy, *, rngs: nnx.Rngs
     ) -> None:
-        self.norm1 = group_norm(in_channels, dtypes, rngs)
+        self.norm1 = GroupNorm(in_channels, dtypes, rngs)
         self.conv1 = conv(in_channels, out_channels, 3, dtypes, rngs)
-        self.norm2 = group_norm(out_channels, dtypes, rngs)
+        self.norm2 = GroupNorm(out_channels, dtypes, rngs)
         self.conv2 = conv(out_channels, out_channels, 3, dtypes, rngs)
         self.shortcut = (
             None
@@ -79,8 +104,8 @@ class ResidualBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the block to x [batch, height, width, channels]."""
-        h = self.conv1(nnx.silu(self.norm1(x)))
-        h = self.conv2(nnx.silu(self.norm2(h)))
+        h = self.conv1(self.norm1.normalize(x, silu=True))
+        h = self.conv2(self.norm2.normalize(h, silu=True))
         return h + (x if self.shortcut is None else self.shortcut(x))
 
 
@@ -89,14 +114,16 @@ class SpatialAttention(nnx.Module):
 
     def __init__(self, channels: int, dtypes: DTypePolicy, *, rngs: nnx.Rngs) -> None:
         self.precision = dtypes.precision
-        self.norm = group_norm(channels, dtypes, rngs)
+        self.norm = GroupNorm(channels, dtypes, rngs)
         self.qkv = conv(channels, 3 * channels, 1, dtypes, rngs)
         self.proj_out = conv(channels, channels, 1, dtypes, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies attention to x [batch, height, width, channels]."""
         batch, height, width, channels = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(batch, height * width, 3 * channels)
+        qkv = self.qkv(self.norm.normalize(x, silu=False)).reshape(
+            batch, height * width, 3 * channels
+        )
         q, k, v = jnp.split(qkv, 3, axis=-1)  # [batch, cells, channels]
         scores = jnp.einsum(
             "bqc,bkc->bqk",

@@ -1,11 +1,14 @@
-"""The half of a VQVAE that makes pictures, its arrays where a device reads them best."""
+"""The half of a VQVAE that makes pictures, as a device runs it best."""
 
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.experimental.layout import Format, Layout
 
+from sdvar_jax.models.kernels import FUSED
+from sdvar_jax.models.vqvae.layers import GroupNorm
 from sdvar_jax.models.vqvae.vqvae import VQVAE
 
 # Of a filter [height, width, in, out]: cuDNN reads all of an output channel in one piece.
@@ -16,6 +19,19 @@ def decoding_half(vqvae: VQVAE) -> VQVAE:
     """The same model without its encoder (its arrays are shared): what a call need not be given."""
     copy = nnx.merge(*nnx.split(vqvae))
     del copy.encoder, copy.quant_conv
+    return copy
+
+
+def with_fused_norms(vqvae: VQVAE, kernels: str = FUSED) -> VQVAE:
+    """The same model (its arrays are shared), its normalisations run by kernels of the package.
+
+    In 32-bit it is left as it is: the kernels' one-pass variance is for 16-bit activations.
+    """
+    copy = nnx.merge(*nnx.split(vqvae))
+    if jnp.dtype(vqvae.dtypes.compute_dtype).itemsize == 2:
+        for _, node in nnx.iter_graph(copy):
+            if isinstance(node, GroupNorm):
+                node.kernels = kernels
     return copy
 
 

@@ -9,7 +9,7 @@ from flax import nnx
 
 from sdvar_jax.config import DTypePolicy, VARConfig
 from sdvar_jax.errors import SdvarError
-from sdvar_jax.models.var.kernels import AUTO, FUSED, KERNELS, REFERENCE, SCANNED
+from sdvar_jax.models.kernels import AUTO, FUSED, KERNELS, REFERENCE, SCANNED
 from sdvar_jax.models.var.stacked import StackedBlocks
 from sdvar_jax.models.var.transformer import VAR
 

@@ -1,0 +1,1 @@
+"""Fused kernels of the VQVAE's decoder on GPUs (Pallas, through Triton)."""
