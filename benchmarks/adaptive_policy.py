@@ -7,7 +7,6 @@ python -m benchmarks.adaptive_policy --cost windows.json --target d30 --draft d1
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,13 +20,19 @@ from benchmarks.windows import read_costs
 from sdvar_jax.config import PYRAMID_256, ScalePyramid
 from sdvar_jax.decoding.speculative import CostModel, Speculative
 from sdvar_jax.decoding.speculative.cost_model import (
+    ALONE,
     DEFAULT_COST,
+    FIRST_CHOICE,
+    TRIAL,
     Spent,
     acceptance_estimates,
+    choose_start,
     choose_window,
+    trial_scales,
 )
 from sdvar_jax.decoding.speculative.decoder import PROGRESSES
 from sdvar_jax.decoding.speculative.windows import CheckWindow
+from sdvar_jax.decoding.window import Window
 from sdvar_jax.errors import SdvarError
 
 # Drafted scales of earlier requests, where they are known.
@@ -48,14 +53,16 @@ class Policy:
         self.plan = decoder.plan(pyramid)
         self._per_sample = decoder.progress == "per-sample"
         self.alone = sum(map(cost.target.seconds, pyramid.lengths))
+        self._trial = trial_scales(pyramid, cost, decoder.adaptive_overhead)
+        # Where the target alone is no choice, the loop decides from the first window on.
+        self._decides_first = 0 in decoder.adaptive_gammas
+        overhead = decoder.adaptive_overhead
         self._choose = jax.jit(
-            functools.partial(
-                choose_window,
-                self.plan,
-                pyramid,
-                cost,
-                overhead=decoder.adaptive_overhead,
-            )
+            functools.partial(choose_window, self.plan, pyramid, cost, overhead=overhead)
+        )
+        self._begin = jax.jit(
+            functools.partial(choose_start, self.plan, pyramid, cost, overhead=overhead),
+            static_argnums=0,
         )
 
     def seconds(
@@ -70,14 +77,25 @@ class Policy:
           judged: how many were judged there.
         """
         lengths, offsets = self.pyramid.lengths, self.pyramid.offsets
-        now, windows = Spent(*np.zeros(6, np.int32)), []
         scales, progress = np.arange(len(lengths)), np.zeros((len(passes), 1), np.int32)
+        now, windows, first = Spent.nothing(), [], None
+        if self._decides_first:
+            way = int(self._begin(len(passes), *acceptance_estimates(accepted, judged)))
+            if way in (ALONE, TRIAL):
+                drafts = self._trial if way == TRIAL else 0
+                alone = [CheckWindow(Window(s, s + 1), int(s < drafts)) for s in scales.tolist()]
+                tried = sum(map(self.cost.draft.seconds, lengths[:drafts]))
+                return self.alone + tried, alone
+            first = way - FIRST_CHOICE
         while now.committed < self.plan.limit:
             start = int(now.committed)
             estimates = acceptance_estimates(accepted, judged)
             at_stake = np.sum(progress <= scales, axis=0, dtype=np.int32)
-            choice = self._choose(now, at_stake, *estimates)
-            checked, *alone = self.plan.turn(start, int(choice))
+            if start == 0 and first is not None:
+                choice = first
+            else:
+                choice = int(self._choose(now, at_stake, *estimates))
+            checked, *alone = self.plan.turn(start, choice)
             windows += [checked, *alone]
             held = int(now.draft_length)
             if checked.drafted:
@@ -106,6 +124,7 @@ class Policy:
                 draft_length=np.int32(min(held, committed)),
                 target_calls=now.target_calls + 1 + len(alone),
                 target_tokens=now.target_tokens + offsets[stop] - offsets[start],
+                turns=now.turns + 1,
             )
         return self.alone + float(now.lost(self.cost, self.pyramid)), windows
 
@@ -194,9 +213,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     table = []
     for batch, cost in costs.items():
-        for name, forward in dataclasses.asdict(cost).items():
-            law = f"{forward['fixed']:.4g} + {forward['per_token']:.4g} a token"
+        for name, forward in (("draft", cost.draft), ("target", cost.target)):
+            law = f"{forward.fixed:.4g} + {forward.per_token:.4g} a token"
             print(f"batch {batch}, {name}: {law}")
+        print(f"batch {batch}, a turn of the loop besides: {cost.turn:.4g}")
         policy = Policy(decoder, PYRAMID_256, cost)
         table += rows(policy, batch, options.acceptance, options.draws, options.seed)
     print(markdown_table(table, columns))

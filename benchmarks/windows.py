@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -26,16 +27,20 @@ from benchmarks.command import (
     sampling_config,
 )
 from benchmarks.forwards import ForwardTimer
+from benchmarks.programs import compile_program, lower_tokens
 from benchmarks.random_models import RandomModels, draft_name
 from benchmarks.report import write_report
 from benchmarks.results import Record, Results
+from benchmarks.timing import measure
 from sdvar_jax.config import DTypePolicy, ScalePyramid
-from sdvar_jax.decoding import TokenSampling, make_request
+from sdvar_jax.decoding import TargetOnly, TokenSampling, make_request
+from sdvar_jax.decoding.speculative import Speculative
 from sdvar_jax.decoding.speculative.cost_model import CostModel, ForwardCost
+from sdvar_jax.decoding.speculative.windows import CALLS_ALONE
 from sdvar_jax.decoding.window import Window
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import VAR
-from sdvar_jax.pipeline import choose_filter
+from sdvar_jax.pipeline import Pipeline, choose_filter
 from sdvar_jax.sampling import SamplingConfig
 
 
@@ -120,7 +125,12 @@ class CostMeasurement:
         if target is None or draft is None:
             self._results.add("skipped", what="cost model", reason="over the budget of time")
             return None
-        cost = CostModel(draft=draft, target=target)
+        turn = self._turn(batch)
+        if turn is None:
+            self._results.add(
+                "skipped", what="a turn of the loop", reason="over the budget of time"
+            )
+        cost = CostModel(draft=draft, target=target, turn=turn or 0.0)
         self._results.add(
             "cost",
             target=self._names[0],
@@ -131,8 +141,34 @@ class CostMeasurement:
                 for role, part in (("draft", draft), ("target", target))
                 for field, value in dataclasses.asdict(part).items()
             },
+            turn=turn,
         )
         return cost
+
+    def _turn(self, batch: int) -> float | None:
+        """Seconds that a turn of the loop takes besides its forwards.
+
+        The target makes all scales alone, once straight on and once in a loop that must ask each
+        time; None where the budget is spent.
+        """
+        if not self._budget.allows("turn"):
+            return None
+        target, vqvae = self._models.target, self._models.vqvae
+        scales = target.config.pyramid.num_scales
+        pipeline = Pipeline(target, vqvae, self._models.draft, filter_method=self._filter_method)
+        request = make_request(np.zeros(batch), 0, self._sampling, target.config.pyramid)
+        in_loop = Speculative(gamma=(0,) * scales)
+        with self._budget.spend("turn"):
+            seconds = []
+            for decoder in (TargetOnly(), in_loop):
+                arguments = (pipeline, decoder, self._sampling, request)
+                program = compile_program(functools.partial(lower_tokens, *arguments))
+                timing = measure(functools.partial(program, request=request), self._repeats)
+                seconds.append(timing.seconds)
+        alone, looping = seconds
+        # The first scale stands outside of the loop.
+        turns = -(-(scales - 1) // CALLS_ALONE)
+        return max(looping - alone, 0.0) / turns
 
     def _fit(
         self, role: str, model: VAR, name: str, windows: Sequence[Window], batch: int
@@ -166,6 +202,7 @@ def cost_of(record: Record) -> CostModel:
     return CostModel(
         draft=ForwardCost(record["draft_fixed"], record["draft_per_token"]),
         target=ForwardCost(record["target_fixed"], record["target_per_token"]),
+        turn=record["turn"],
     )
 
 

@@ -4,6 +4,7 @@ Weights, labels, seed, guidance, filters and threshold are arguments of the comp
 one compile a decoder, batch size and shape of models serves many combinations.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -14,7 +15,13 @@ from flax import nnx
 
 from sdvar_jax.config import ScalePyramid, VARConfig, VQVAEConfig
 from sdvar_jax.decoding import DecodingModels, TokenSampling, make_request
+from sdvar_jax.decoding.speculative.cost_model import DEFAULT_COST, CostModel, ForwardCost
 from sdvar_jax.sampling import SamplingConfig
+
+# Where asking what comes next costs nothing, adaptive windows are tried out as the run goes.
+FREE_TURNS = dataclasses.replace(DEFAULT_COST, turn=0.0)
+# A window of three scales pays if it passes; where a third may be lost, single drafts are tried.
+TRYING = CostModel(draft=ForwardCost(1.0, 1e-3), target=ForwardCost(4.0, 1e-3), turn=3.0)
 
 
 def _quick_compile():

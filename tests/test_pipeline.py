@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from decoding_models import FREE_TURNS
 from small_models import (
     SMALL_CLASSES,
     SMALL_PYRAMID,
@@ -210,7 +211,9 @@ def test_decoders_with_and_without_a_draft_share_the_program_of_the_images():
 def test_adaptive_windows_go_by_what_an_earlier_request_saw():
     """The draft agrees with nothing: a first request tries it out, a later one does not."""
     pair = Pipeline(small_target(), small_vqvae(), small_draft())
-    decoder = Speculative(gamma="adaptive", adaptive_gammas=(0, 2), adaptive_overhead=0.5)
+    decoder = Speculative(
+        gamma="adaptive", adaptive_gammas=(0, 2), adaptive_overhead=0.5, cost=FREE_TURNS
+    )
     first = pair.sample(LABELS, seed=5, decoder=decoder)
     accepted, judged = first.statistics.acceptance_seen
     assert accepted < judged

@@ -112,8 +112,9 @@ def test_costs_are_read_by_pair_and_batch(tmp_path):
         draft_per_token=0.1,
         target_fixed=2.0,
         target_per_token=0.2,
+        turn=0.5,
     )
-    cost = CostModel(draft=ForwardCost(1.0, 0.1), target=ForwardCost(2.0, 0.2))
+    cost = CostModel(draft=ForwardCost(1.0, 0.1), target=ForwardCost(2.0, 0.2), turn=0.5)
     assert read_costs(path) == {("d30", "d16", 1): cost}
 
 

@@ -57,16 +57,24 @@ class CostModel:
     Attributes:
       draft: of one forward of the draft.
       target: of one forward of the target.
+      turn: what a turn of the decoding loop costs besides its forwards: judging, committing, and on
+        a GPU waiting for the host, which must learn what comes next.
     """
 
     draft: ForwardCost
     target: ForwardCost
+    turn: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.turn >= 0, f"a turn cannot cost less than nothing, got {self.turn}")
 
 
-# The shape of d16 and d30 at batch 1, in units of the draft's smallest forward. Times measured with
-# ``python -m benchmarks.windows`` serve better.
+# The shape of d16 and d30 at batch 1 on a GPU, in units of the draft's smallest forward. Times
+# measured with ``python -m benchmarks.windows`` serve better.
 DEFAULT_COST = CostModel(
-    draft=ForwardCost(fixed=1.0, per_token=0.005), target=ForwardCost(fixed=2.6, per_token=0.02)
+    draft=ForwardCost(fixed=1.0, per_token=0.005),
+    target=ForwardCost(fixed=2.6, per_token=0.02),
+    turn=6.0,
 )
 
 
@@ -78,7 +86,7 @@ def expected_time(
     limit: int,
     bonus: bool,
 ) -> float:
-    """Expected seconds of a batch of one under a gamma a start scale.
+    """Expected seconds of a batch of one under a gamma a start scale, each window a turn.
 
     Args:
       gammas: gamma at each start scale below ``limit``.
@@ -111,7 +119,7 @@ def _expected_from(
     checked = check_window(start, gamma, limit, bonus)
     window = checked.window
     tokens = pyramid.offsets[window.stop] - pyramid.offsets[start]
-    seconds = cost.target.seconds(tokens)
+    seconds = cost.target.seconds(tokens) + cost.turn
     reached = 1.0
     for scale in range(start, checked.drafted_stop):
         seconds += cost.draft.seconds(pyramid.lengths[scale])
@@ -160,9 +168,12 @@ def best_gammas(
 
 @functools.lru_cache(maxsize=32)
 def _window_costs(
-    plan: WindowPlan, pyramid: ScalePyramid, cost: CostModel
+    plan: WindowPlan, pyramid: ScalePyramid, cost: CostModel, in_loop: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cost of each window [windows], and of its scales made by the target [windows, scales]."""
+    """Cost of each window [windows], and of its scales made by the target [windows, scales].
+
+    Windows that the target makes alone share a turn, and take none outside of the loop.
+    """
     costs = np.zeros(len(plan.windows), np.float32)
     saved = np.zeros((len(plan.windows), pyramid.num_scales), np.float32)
     for i, checked in enumerate(plan.windows):
@@ -172,6 +183,8 @@ def _window_costs(
             cost.draft.seconds(pyramid.lengths[scale])
             for scale in range(window.start, checked.drafted_stop)
         )
+        if checked.drafted or in_loop:
+            costs[i] += cost.turn / len(plan.turn(window.start, i % plan.choices))
         for j, scale in enumerate(window.scales):
             saved[i, j] = cost.target.seconds(pyramid.lengths[scale])
     return costs, saved
@@ -196,7 +209,7 @@ def acceptance_estimates(
 
 
 class Spent(struct.PyTreeNode):
-    """What a run has done so far, as the cost model counts it; int32 scalars.
+    """What a run has done so far, as the cost model counts it; int32 scalars but for ``turns``.
 
     Attributes:
       committed: scales that are made.
@@ -205,6 +218,7 @@ class Spent(struct.PyTreeNode):
       draft_tokens: positions that they computed for one sample.
       target_calls: forwards of the target.
       target_tokens: likewise.
+      turns: of the loop, float32.
     """
 
     committed: jax.Array
@@ -213,6 +227,13 @@ class Spent(struct.PyTreeNode):
     draft_tokens: jax.Array
     target_calls: jax.Array
     target_tokens: jax.Array
+    turns: jax.Array
+
+    @classmethod
+    def nothing(cls) -> Spent:
+        """Of a run that has not begun."""
+        zero = jnp.zeros((), jnp.int32)
+        return cls(zero, zero, zero, zero, zero, zero, jnp.zeros(()))
 
     def lost(self, cost: CostModel, pyramid: ScalePyramid) -> jax.Array:
         """Seconds more than the target alone would have taken; below 0 where time was saved."""
@@ -221,8 +242,74 @@ class Spent(struct.PyTreeNode):
             + cost.draft.per_token * self.draft_tokens
             + cost.target.fixed * self.target_calls
             + cost.target.per_token * self.target_tokens
+            + cost.turn * self.turns
         )
         return spent - _until(cost.target, pyramid)[self.committed]
+
+
+class _Weighed(struct.PyTreeNode):
+    """The choices at one start scale, float32 [choices] each.
+
+    Attributes:
+      speedup: over the target alone, as is likely.
+      loss: seconds lost, as is proven.
+      allowed: whether the run may lose that much, bool.
+    """
+
+    speedup: jax.Array
+    loss: jax.Array
+    allowed: jax.Array
+
+
+def _weigh(
+    plan: WindowPlan,
+    pyramid: ScalePyramid,
+    cost: CostModel,
+    spent: Spent,
+    at_stake: jax.Array,
+    acceptance: jax.Array | float,
+    proven: jax.Array | float,
+    overhead: float,
+    *,
+    in_loop: bool,
+) -> _Weighed:
+    """Weighs the windows that can be taken now, see ``choose_window``."""
+    chex.assert_shape(at_stake, (pyramid.num_scales,))
+    costs, saved = map(jnp.asarray, _window_costs(plan, pyramid, cost, in_loop))
+    drafts = jnp.asarray([checked.drafted > 0 for checked in plan.windows])
+    start = jnp.minimum(spent.committed, plan.limit - 1)
+    draft_until = _until(cost.draft, pyramid)
+    # Scales that the target made alone are still to be read by the draft.
+    behind = draft_until[start] - draft_until[jnp.minimum(spent.draft_length, start)]
+    costs = costs + jnp.where(drafts, behind, 0.0)
+
+    before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(at_stake)])  # [num_scales + 1]
+    stops = jnp.minimum(start + jnp.arange(pyramid.num_scales), pyramid.num_scales)
+    # Drafts at stake before the j-th scale of a window from here.
+    drafts_before = (before[stops] - before[start]).astype(jnp.float32)  # [num_scales]
+
+    def worth(probability: jax.Array | float) -> jax.Array:
+        return jnp.matmul(saved, probability**drafts_before)  # [windows]; right for those from here
+
+    allowance = overhead * _until(cost.target, pyramid)[-1] - spent.lost(cost, pyramid)
+    loss = costs - worth(proven)
+
+    def at_start(of_windows: jax.Array) -> jax.Array:
+        return of_windows.reshape(-1, plan.choices)[start]
+
+    return _Weighed(
+        speedup=at_start(worth(acceptance) / costs),
+        loss=at_start(loss),
+        # A window of the target alone loses nothing, up to rounding.
+        allowed=at_start(loss <= jnp.maximum(allowance, 1e-4 * costs)),
+    )
+
+
+def _best(weighed: _Weighed) -> jax.Array:
+    """The allowed choice with the highest speed-up; with none allowed, the one that loses least."""
+    best = jnp.argmax(jnp.where(weighed.allowed, weighed.speedup, -1.0))
+    least = jnp.argmin(weighed.loss)
+    return jnp.where(jnp.any(weighed.allowed), best, least).astype(jnp.int32)
 
 
 def choose_window(
@@ -262,32 +349,58 @@ def choose_window(
     Returns:
       int32 scalar; with no window allowed, the one that loses least.
     """
-    chex.assert_shape(at_stake, (pyramid.num_scales,))
-    costs, saved = map(jnp.asarray, _window_costs(plan, pyramid, cost))
-    drafts = jnp.asarray([checked.drafted > 0 for checked in plan.windows])
-    start = jnp.minimum(spent.committed, plan.limit - 1)
-    draft_until = _until(cost.draft, pyramid)
-    # Scales that the target made alone are still to be read by the draft.
-    behind = draft_until[start] - draft_until[jnp.minimum(spent.draft_length, start)]
-    costs = costs + jnp.where(drafts, behind, 0.0)
+    return _best(
+        _weigh(plan, pyramid, cost, spent, at_stake, acceptance, proven, overhead, in_loop=True)
+    )
 
-    before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(at_stake)])  # [num_scales + 1]
-    stops = jnp.minimum(start + jnp.arange(pyramid.num_scales), pyramid.num_scales)
-    # Drafts at stake before the j-th scale of a window from here.
-    drafts_before = (before[stops] - before[start]).astype(jnp.float32)  # [num_scales]
 
-    def worth(probability: jax.Array | float) -> jax.Array:
-        return jnp.matmul(saved, probability**drafts_before)  # [windows]; right for those from here
+def trial_scales(pyramid: ScalePyramid, cost: CostModel, overhead: float) -> int:
+    """How many scales may be drafted for nothing but to see whether they pass.
 
-    allowance = overhead * _until(cost.target, pyramid)[-1] - spent.lost(cost, pyramid)
-    loss = costs - worth(proven)
-    # A window of the target alone loses nothing, up to rounding.
-    allowed = loss <= jnp.maximum(allowance, 1e-4 * costs)
-    speedup = jnp.where(allowed, worth(acceptance) / costs, -1.0)
+    They are the first ones, since the draft's KV cache has no gaps. Their drafts take no more than
+    ``overhead`` of the target's time for all scales.
+    """
+    allowance = overhead * sum(map(cost.target.seconds, pyramid.lengths))
+    drafts = np.cumsum([*map(cost.draft.seconds, pyramid.lengths)])
+    return int(np.sum(drafts <= allowance))
 
-    def at_start(of_windows: jax.Array) -> jax.Array:
-        return of_windows.reshape(-1, plan.choices)[start]
 
-    best = jnp.argmax(at_start(speedup))
-    least = jnp.argmin(at_start(loss))
-    return jnp.where(jnp.any(at_start(allowed)), best, least).astype(jnp.int32)
+ALONE, TRIAL, FIRST_CHOICE = range(3)
+"""How an adaptive run begins: the target alone, likewise with drafts on trial, with a window."""
+
+
+def choose_start(
+    plan: WindowPlan,
+    pyramid: ScalePyramid,
+    cost: CostModel,
+    batch: int,
+    acceptance: jax.Array | float,
+    proven: jax.Array | float,
+    overhead: float,
+) -> jax.Array:
+    """How a run begins, chosen once: what needs no loop need not pay for its turns.
+
+    Args:
+      plan: the windows; at each start scale one of them is of the target alone.
+      pyramid: the scales.
+      cost: of forwards and turns.
+      batch: samples.
+      acceptance: as in ``choose_window``, from earlier runs.
+      proven: likewise.
+      overhead: likewise.
+
+    Returns:
+      int32 scalar: ``ALONE``, the target makes all scales; ``TRIAL``, it does and the draft is
+      judged beside it (``trial_scales``), where a draft is promising, but beginning with a window
+      of it would risk more than is allowed; ``FIRST_CHOICE`` + i, the i-th window from the first
+      scale, and then the loop.
+    """
+    at_stake = jnp.full((pyramid.num_scales,), batch, jnp.int32)
+    weighed = _weigh(
+        plan, pyramid, cost, Spent.nothing(), at_stake, acceptance, proven, overhead, in_loop=False
+    )
+    choice = _best(weighed)
+    drafts = jnp.asarray([plan.at(0, i).drafted > 0 for i in range(plan.choices)])
+    promising = jnp.any(drafts & (weighed.speedup > 1.0))
+    alone = jnp.where(promising, TRIAL, ALONE)
+    return jnp.where(drafts[choice], FIRST_CHOICE + choice, alone).astype(jnp.int32)

@@ -18,16 +18,25 @@ from sdvar_jax.decoding.speculative.checking import check_window_once
 from sdvar_jax.decoding.speculative.commit import commit_unchecked
 from sdvar_jax.decoding.speculative.cost_model import (
     DEFAULT_COST,
+    FIRST_CHOICE,
+    TRIAL,
     CostModel,
     Spent,
     acceptance_estimates,
+    choose_start,
     choose_window,
+    trial_scales,
 )
 from sdvar_jax.decoding.speculative.drafting import draft_scales, propose_until
 from sdvar_jax.decoding.speculative.run import SpeculativeRun
 from sdvar_jax.decoding.speculative.state import DecodingState, initial_state
-from sdvar_jax.decoding.speculative.windows import CheckWindow, WindowPlan, plan_windows
-from sdvar_jax.decoding.window import class_modulations
+from sdvar_jax.decoding.speculative.windows import (
+    CALLS_ALONE,
+    CheckWindow,
+    WindowPlan,
+    plan_windows,
+)
+from sdvar_jax.decoding.window import Window, class_modulations
 
 ADAPTIVE = "adaptive"
 COMMITS = ("target", "draft")
@@ -227,13 +236,66 @@ class Speculative(Decoder):
             keep_draft_logits=self.accept.needs_draft_logits,
             trace=self.trace,
         )
-        state = self._run_all(run, state)
+        decides_first = self._decides_first(run)
+        state = self._run_decided(run, state) if decides_first else self._run_all(run, state)
         return Decoded(
             tokens=state.tokens,
             f_hats=state.f_hats,
             counters=state.counters,
             trace=state.trace,
         )
+
+    def _decides_first(self, run: SpeculativeRun) -> bool:
+        """Whether the target alone is one of the ways to make all scales."""
+        everywhere = run.plan.limit == run.pyramid.num_scales
+        return (
+            run.plan.choices > 1
+            and 0 in self.adaptive_gammas
+            and everywhere
+            and run.models.draft is not None
+        )
+
+    def _run_decided(self, run: SpeculativeRun, state: DecodingState) -> DecodingState:
+        """An adaptive run; whether the target is better off alone is decided before anything else.
+
+        Scales that it makes alone then cost what they cost without a draft model.
+        """
+        plan, scales = run.plan, run.pyramid.num_scales
+        trial = trial_scales(run.pyramid, self.cost, self.adaptive_overhead)
+
+        def alone(judged: int, state: DecodingState) -> DecodingState:
+            for scale in range(scales):
+                drafted = int(scale < judged)
+                state = draft_scales(run, state, range(scale, scale + drafted))
+                checked = CheckWindow(Window(scale, scale + 1), drafted)
+                state = check_window_once(run, state, checked)
+            return state
+
+        def speculative(choice: int, state: DecodingState) -> DecodingState:
+            return self._loop(run, 1, scales, self._first_window(run, plan.at(0, choice), state))
+
+        choices = [choice for choice in range(plan.choices) if plan.at(0, choice).drafted > 0]
+        branches = [
+            functools.partial(alone, 0),
+            *[functools.partial(alone, trial)] * (trial > 0),
+            *[functools.partial(speculative, choice) for choice in choices],
+        ]
+        # Which branch each way to begin is.
+        places = np.zeros(FIRST_CHOICE + plan.choices, np.int32)
+        places[TRIAL] = int(trial > 0)
+        places[[FIRST_CHOICE + choice for choice in choices]] = np.arange(
+            1 + int(trial > 0), len(branches)
+        )
+        accepted, judged = run.request.acceptance_seen
+        way = choose_start(
+            plan,
+            run.pyramid,
+            self.cost,
+            run.request.batch,
+            *acceptance_estimates(accepted, judged),
+            self.adaptive_overhead,
+        )
+        return jax.lax.switch(jnp.asarray(places)[way], branches, state)
 
     def _run_all(self, run: SpeculativeRun, state: DecodingState) -> DecodingState:
         """Window after window; what can be laid out beforehand stands outside the loop.
@@ -247,20 +309,31 @@ class Speculative(Decoder):
         fixed_start = plan.choices == 1
         fixed_end = plan.limit < scales and self._draft_is_up_to_date(plan)
         if fixed_start:
-            first = plan.windows[0]
-            state = draft_scales(run, state, range(first.drafted_stop))
-            state = check_window_once(run, state, checked=first)
-        start, stop = int(fixed_start), plan.limit if fixed_end else scales
-        if start < stop:
-            state = jax.lax.while_loop(
-                lambda state: state.committed < stop,
-                functools.partial(self._step, run, start, stop),
-                state,
-            )
+            state = self._first_window(run, plan.windows[0], state)
+        state = self._loop(run, int(fixed_start), plan.limit if fixed_end else scales, state)
         if fixed_end:
             state = draft_scales(run, state, range(plan.limit, scales))
             state = commit_unchecked(run, state)
         return state
+
+    def _first_window(
+        self, run: SpeculativeRun, checked: CheckWindow, state: DecodingState
+    ) -> DecodingState:
+        """Drafts and checks a window from the first scale."""
+        state = draft_scales(run, state, range(checked.drafted_stop))
+        return check_window_once(run, state, checked=checked)
+
+    def _loop(
+        self, run: SpeculativeRun, start: int, stop: int, state: DecodingState
+    ) -> DecodingState:
+        """Turn after turn until all scales before ``stop`` are committed."""
+        if start >= stop:
+            return state
+        return jax.lax.while_loop(
+            lambda state: state.committed < stop,
+            functools.partial(self._step, run, start, stop),
+            state,
+        )
 
     def _step(
         self, run: SpeculativeRun, start: int, stop: int, state: DecodingState
@@ -316,6 +389,8 @@ class Speculative(Decoder):
             draft_tokens=counters.draft_tokens,
             target_calls=counters.target_calls,
             target_tokens=counters.target_tokens,
+            # A turn of the target alone is several of its calls.
+            turns=counters.drafts + (counters.target_calls - counters.drafts) / CALLS_ALONE,
         )
         acceptance, proven = acceptance_estimates(accepted, judged)
         return choose_window(

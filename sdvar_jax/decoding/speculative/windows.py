@@ -7,8 +7,8 @@ import dataclasses
 from sdvar_jax.config.validation import require
 from sdvar_jax.decoding.window import Window
 
-# Scales that the target makes alone in one turn; so many forwards are compiled a start scale.
-_ALONE = 3
+CALLS_ALONE = 3
+"""Scales that the target makes alone in one turn; so many forwards are compiled a start scale."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ class WindowPlan:
         windows = [self.at(start, choice)]
         while (
             windows[-1].drafted == 0
-            and len(windows) < _ALONE
+            and len(windows) < CALLS_ALONE
             and windows[-1].window.stop < self.limit
             and self.at(windows[-1].window.stop, choice).drafted == 0
         ):

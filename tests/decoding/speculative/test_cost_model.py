@@ -121,7 +121,7 @@ PLAN = plan_windows((CHOICES,) * SCALES, SCALES, bonus=True)
 
 def spent_so_far(committed=0, draft_length=0, draft=(0, 0), target=(0, 0)):
     numbers = committed, draft_length, *draft, *target
-    return Spent(*(jnp.asarray(number, jnp.int32) for number in numbers))
+    return Spent(*(jnp.asarray(number, jnp.int32) for number in numbers), turns=jnp.zeros(()))
 
 
 @functools.partial(jax.jit, static_argnames="cost")

@@ -4,7 +4,15 @@ import functools
 
 import numpy as np
 import pytest
-from decoding_models import PYRAMID, decode, tiny_models, tiny_request, var_config
+from decoding_models import (
+    FREE_TURNS,
+    PYRAMID,
+    TRYING,
+    decode,
+    tiny_models,
+    tiny_request,
+    var_config,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -92,10 +100,21 @@ SETTINGS = {
     "recycled tokens, minimum": Speculative(gamma=2, recycle=True, progress="minimum"),
     "refined until nothing changes": Speculative(refine=SCALES),
     "adaptive gamma": Speculative(
-        gamma="adaptive", adaptive_gammas=(0, 1, 3), adaptive_overhead=1.0
+        gamma="adaptive", adaptive_gammas=(0, 1, 3), adaptive_overhead=1.0, cost=FREE_TURNS
     ),
     "adaptive gamma, recycled": Speculative(
-        gamma="adaptive", adaptive_gammas=(0, 2), adaptive_overhead=1.0, recycle=True
+        gamma="adaptive",
+        adaptive_gammas=(0, 2),
+        adaptive_overhead=1.0,
+        recycle=True,
+        cost=FREE_TURNS,
+    ),
+    "adaptive gamma, never alone": Speculative(gamma="adaptive", adaptive_gammas=(1, 2)),
+    "adaptive gamma, the draft on trial": Speculative(
+        gamma="adaptive", adaptive_overhead=0.3, cost=TRYING
+    ),
+    "adaptive gamma, the draft on trial, recycled": Speculative(
+        gamma="adaptive", adaptive_overhead=0.3, cost=TRYING, recycle=True
     ),
     "a gamma a scale": Speculative(gamma=(0, 2, 1)),
 }

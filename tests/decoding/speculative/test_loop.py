@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from decoding_models import (
+    FREE_TURNS,
     PYRAMID,
     QUICK_COMPILE,
+    TRYING,
     Models,
     decode,
     tiny_draft,
@@ -182,9 +184,41 @@ def test_adaptive_windows_know_the_batch():
     drafts = {}
     for batch in (1, 8):
         request = tiny_request((0,) * batch).replace(acceptance_seen=seen)
-        made = decode(Speculative(gamma="adaptive", adaptive_gammas=(0, 2)), tiny_models(), request)
-        drafts[batch] = made.counters.drafts
+        decoder = Speculative(gamma="adaptive", adaptive_gammas=(0, 2), cost=FREE_TURNS)
+        drafts[batch] = decode(decoder, tiny_models(), request).counters.drafts
     assert drafts[1] > drafts[8] == 0
+
+
+class TestHowAnAdaptiveRunBegins:
+    """Decided once, from what earlier runs saw, before anything else is done."""
+
+    def counters(self, seen, *, distance=0.1, **options):
+        request = tiny_request((0, 1, 2)).replace(acceptance_seen=jnp.asarray(seen, jnp.float32))
+        decoder = Speculative(gamma="adaptive", adaptive_gammas=(0, 2), **options)
+        return decode(decoder, tiny_models(distance), request).counters
+
+    def test_the_target_makes_all_scales_where_the_draft_is_known_to_fail(self):
+        counters = self.counters((0.0, 1000.0))
+        assert (counters.target_calls, counters.draft_calls) == (SCALES, 0)
+        assert counters.window_starts.tolist() == list(range(SCALES))
+
+    @pytest.mark.parametrize("distance", [0.0, 0.1, 1.0])
+    def test_an_unknown_draft_is_judged_beside_the_target(self, distance):
+        """Whether a draft passes is asked at each scale, whatever became of the one before."""
+        counters = self.counters((0.0, 0.0), distance=distance, adaptive_overhead=0.3, cost=TRYING)
+        assert (counters.target_calls, counters.draft_calls) == (SCALES, SCALES)
+        assert counters.drafted.tolist() == [3] * SCALES
+        np.testing.assert_array_equal(counters.accepted + counters.rejected, counters.drafted)
+        assert (distance == 0.0) == (counters.rejected.sum() == 0)
+
+    def test_nothing_is_tried_where_nothing_may_be_lost(self):
+        counters = self.counters((0.0, 0.0), adaptive_overhead=0.0, cost=TRYING)
+        assert (counters.target_calls, counters.draft_calls) == (SCALES, 0)
+
+    def test_a_draft_that_is_known_to_pass_begins_with_a_window(self):
+        counters = self.counters((1000.0, 1000.0), distance=0.0, cost=FREE_TURNS)
+        assert counters.drafts > 0
+        assert counters.target_calls < SCALES
 
 
 @pytest.mark.parametrize("calls", [1, 2])

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoding_models import decode, tiny_models, tiny_request
+from decoding_models import FREE_TURNS, TRYING, decode, tiny_models, tiny_request
 from scipy import stats
 
 from sdvar_jax.config import ScalePyramid
@@ -106,7 +106,14 @@ DECODERS = {
     "no bonus": Speculative(gamma=2, accept=Residual(), bonus=False),
     "one scale a window": Speculative(gamma=1, accept=Residual(), bonus=False),
     "adaptive": Speculative(
-        gamma="adaptive", adaptive_gammas=(0, 1, 2), adaptive_overhead=1.0, accept=Residual()
+        gamma="adaptive",
+        adaptive_gammas=(0, 1, 2),
+        adaptive_overhead=1.0,
+        accept=Residual(),
+        cost=FREE_TURNS,
+    ),
+    "on trial": Speculative(
+        gamma="adaptive", adaptive_overhead=0.3, accept=Residual(), cost=TRYING
     ),
 }
 
