@@ -7,6 +7,7 @@ python -m benchmarks.adaptive_policy --cost windows.json --target d30 --draft d1
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +27,6 @@ from sdvar_jax.decoding.speculative.cost_model import (
     TRIAL,
     Spent,
     acceptance_estimates,
-    choose_start,
     choose_window,
     trial_scales,
 )
@@ -49,20 +49,17 @@ class Policy:
     """
 
     def __init__(self, decoder: Speculative, pyramid: ScalePyramid, cost: CostModel) -> None:
+        decoder = dataclasses.replace(decoder, cost=cost)
         self.pyramid, self.cost = pyramid, cost
         self.plan = decoder.plan(pyramid)
         self._per_sample = decoder.progress == "per-sample"
         self.alone = sum(map(cost.target.seconds, pyramid.lengths))
         self._trial = trial_scales(pyramid, cost, decoder.adaptive_overhead)
-        # Where the target alone is no choice, the loop decides from the first window on.
-        self._decides_first = 0 in decoder.adaptive_gammas
-        overhead = decoder.adaptive_overhead
+        self._decoder = decoder
         self._choose = jax.jit(
-            functools.partial(choose_window, self.plan, pyramid, cost, overhead=overhead)
-        )
-        self._begin = jax.jit(
-            functools.partial(choose_start, self.plan, pyramid, cost, overhead=overhead),
-            static_argnums=0,
+            functools.partial(
+                choose_window, self.plan, pyramid, cost, overhead=decoder.adaptive_overhead
+            )
         )
 
     def seconds(
@@ -78,21 +75,20 @@ class Policy:
         """
         lengths, offsets = self.pyramid.lengths, self.pyramid.offsets
         scales, progress = np.arange(len(lengths)), np.zeros((len(passes), 1), np.int32)
-        now, windows, first = Spent.nothing(), [], None
-        if self._decides_first:
-            way = int(self._begin(len(passes), *acceptance_estimates(accepted, judged)))
-            if way in (ALONE, TRIAL):
-                drafts = self._trial if way == TRIAL else 0
-                alone = [CheckWindow(Window(s, s + 1), int(s < drafts)) for s in scales.tolist()]
-                tried = sum(map(self.cost.draft.seconds, lengths[:drafts]))
-                return self.alone + tried, alone
-            first = way - FIRST_CHOICE
+        now, windows = Spent(*np.zeros(6, np.int32), turns=np.float32(0)), []
+        settled = self._decoder.settled(self.pyramid, len(passes), (accepted, judged))
+        assert isinstance(settled, Speculative)
+        begin = settled.begin
+        if begin in (ALONE, TRIAL):
+            drafts = self._trial if begin == TRIAL else 0
+            alone = [CheckWindow(Window(s, s + 1), int(s < drafts)) for s in scales.tolist()]
+            return self.alone + sum(map(self.cost.draft.seconds, lengths[:drafts])), alone
         while now.committed < self.plan.limit:
             start = int(now.committed)
             estimates = acceptance_estimates(accepted, judged)
             at_stake = np.sum(progress <= scales, axis=0, dtype=np.int32)
-            if start == 0 and first is not None:
-                choice = first
+            if start == 0 and begin is not None:
+                choice = begin - FIRST_CHOICE
             else:
                 choice = int(self._choose(now, at_stake, *estimates))
             checked, *alone = self.plan.turn(start, choice)

@@ -54,7 +54,7 @@ from benchmarks.timing import host_fields, measure, measure_each
 from benchmarks.windows import CostMeasurement, read_costs
 from benchmarks.work import Ceilings
 from sdvar_jax.config import DTypePolicy
-from sdvar_jax.decoding import Request, TargetOnly, make_request
+from sdvar_jax.decoding import Decoder, Request, TargetOnly, make_request
 from sdvar_jax.decoding.speculative.cost_model import CostModel
 from sdvar_jax.decoding.speculative.state import Counters
 from sdvar_jax.decoding.statistics import acceptance_seen
@@ -62,6 +62,9 @@ from sdvar_jax.decoding.window import Window
 from sdvar_jax.models.var.quantized import has_int8_weights
 from sdvar_jax.pipeline import Pipeline
 from sdvar_jax.runtime.memory import peak_memory
+
+# Drafted scales of earlier calls, where it is known what passes.
+_MANY = 1000
 
 
 class Suite:
@@ -96,6 +99,7 @@ class Suite:
         self._filter_method = self._pipeline.filter_method
         self._target_seconds: dict[int, float] = {}
         self._ahead: CompileAhead | None = None
+        self._programs: dict[tuple[Decoder, int], Program] = {}
 
     def request(self, batch: int, threshold: float = 1.0, draw: int = 0) -> Request:
         """Random labels; samples numbered from 0; ``draw`` chooses among seeds."""
@@ -119,18 +123,27 @@ class Suite:
         if self._skip(case.name, f"{case.name}, batch {batch}"):
             return
         with self._budget.spend(case.name):
-            program = None if self._ahead is None else self._ahead.get((case.decoder, batch))
-            if program is None:
-                program = compile_program(self._lower(case, batch))
             for point in case.acceptances:
-                seen = self._measure_point(case, batch, program, point)
+                seen = self._measure_point(case, batch, point)
                 if case.learns:
                     later = dataclasses.replace(case, name=f"{case.name}, later calls")
-                    self._measure_point(later, batch, program, point, seen)
+                    self._measure_point(later, batch, point, seen)
 
-    def _lower(self, case: Case, batch: int) -> Lower:
+    def _settled(self, decoder: Decoder, batch: int, seen: tuple[int, int] = (0, 0)) -> Decoder:
+        """The decoder as calls run it that know of this acceptance."""
+        return decoder.settled(self.models.target.config.pyramid, batch, seen)
+
+    def _program(self, decoder: Decoder, batch: int) -> Program:
+        """Compiled: ahead, earlier, or now."""
+        key = decoder, batch
+        if key not in self._programs:
+            program = None if self._ahead is None else self._ahead.get(key)
+            self._programs[key] = program or compile_program(self._lower(decoder, batch))
+        return self._programs[key]
+
+    def _lower(self, decoder: Decoder, batch: int) -> Lower:
         return functools.partial(
-            lower_whole, self._pipeline, case.decoder, self._sampling, self.request(batch)
+            lower_whole, self._pipeline, decoder, self._sampling, self.request(batch)
         )
 
     def compile_ahead(self, threads: int, wanted: Mapping[int, Choices]) -> None:
@@ -141,15 +154,19 @@ class Suite:
         self._ahead = CompileAhead(threads)
         for batch, choices in wanted.items():
             for case in decoding_cases(choices, self.models.target.config.pyramid.num_scales):
-                if case.name != "adaptive" or not choices.wants("windows"):
-                    self._ahead.submit((case.decoder, batch), self._lower(case, batch))
+                if case.name == "adaptive" and choices.wants("windows"):
+                    continue
+                # Of adaptive windows: of nothing known, of no draft and of every draft accepted.
+                known = ((0, 0), (0, _MANY), (_MANY, _MANY)) if case.learns else ((0, 0),)
+                for seen in known:
+                    decoder = self._settled(case.decoder, batch, seen)
+                    self._ahead.submit((decoder, batch), self._lower(decoder, batch))
         self._ahead.settle()
 
     def _measure_point(
         self,
         case: Case,
         batch: int,
-        program: Program,
         acceptance: float | None,
         seen: tuple[int, int] = (0, 0),
     ) -> tuple[int, int]:
@@ -158,13 +175,13 @@ class Suite:
         Args:
           case: the decoder.
           batch: images a call.
-          program: compiled.
           acceptance: planned, or None.
           seen: drafted scales accepted and judged in earlier calls.
 
         Returns:
           Those of these calls, all together.
         """
+        program = self._program(self._settled(case.decoder, batch, seen), batch)
         threshold = 1.0 if acceptance is None else acceptance
         known = jnp.asarray(seen, jnp.float32)
 
@@ -183,7 +200,8 @@ class Suite:
             request = request_of()
             timing = measure(lambda: program(request=request), self._repeats)
             host = host_fields(lambda: program(request=request)[0].tokens)
-            counters = [program(request=request)[0].counters]
+            # Every call saw the same.
+            counters = [jax.device_get(program(request=request)[0].counters)] * self._repeats
         if case.name == "target":
             self._target_seconds[batch] = timing.seconds
         target = self._target_seconds.get(batch)

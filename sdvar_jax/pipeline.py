@@ -261,6 +261,7 @@ class Pipeline:
             size = min(batch, count - first)
             # The last batch is filled up, so that one program serves all.
             rows = np.minimum(np.arange(first, first + batch), count - 1)
+            seen = _acceptance_seen([decoded for decoded, _, _ in parts], earlier)
             request = make_request(
                 labels_array[rows],
                 seed,
@@ -268,11 +269,12 @@ class Pipeline:
                 self.target.config.pyramid,
                 first_sample=first_sample + first,
                 threshold=dial,
-                acceptance_seen=_acceptance_seen([decoded for decoded, _, _ in parts], earlier),
+                acceptance_seen=seen,
                 forced=None if forced is None else jax.tree.map(lambda x, r=rows: x[r], forced),
             )
+            settled = decoder.settled(self.target.config.pyramid, batch, seen)
             decoded, images = self._run(
-                self._place(request), decoder, compiled_in, timings, measure
+                self._place(request), settled, compiled_in, timings, measure
             )
             # Nothing on the host asks for f_hat, by far the largest part.
             kept = jax.device_get(decoded.replace(f_hats=None))

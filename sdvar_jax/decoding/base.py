@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 from flax import struct
 
-from sdvar_jax.config import VARConfig
+from sdvar_jax.config import ScalePyramid, VARConfig
 from sdvar_jax.decoding.request import Request, TokenSampling
 from sdvar_jax.models import VAR, Quantizer
 
@@ -66,6 +66,19 @@ class Decoder(abc.ABC):
     def default_threshold(self) -> float:
         """The dial used where the user gives none (speculative decoding)."""
         return 1.0
+
+    def settled(
+        self, pyramid: ScalePyramid, batch: int, acceptance_seen: tuple[float, float]
+    ) -> Decoder:
+        """The decoder of one batch, where what earlier ones saw decides what is compiled.
+
+        Args:
+          pyramid: the scales.
+          batch: samples.
+          acceptance_seen: drafted scales accepted and judged so far.
+        """
+        del pyramid, batch, acceptance_seen
+        return self
 
     def validate(
         self, target: VARConfig, sampling: TokenSampling, threshold: float | None = None

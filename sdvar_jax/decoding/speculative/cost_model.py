@@ -229,12 +229,6 @@ class Spent(struct.PyTreeNode):
     target_tokens: jax.Array
     turns: jax.Array
 
-    @classmethod
-    def nothing(cls) -> Spent:
-        """Of a run that has not begun."""
-        zero = jnp.zeros((), jnp.int32)
-        return cls(zero, zero, zero, zero, zero, zero, jnp.zeros(()))
-
     def lost(self, cost: CostModel, pyramid: ScalePyramid) -> jax.Array:
         """Seconds more than the target alone would have taken; below 0 where time was saved."""
         spent = (
@@ -245,71 +239,6 @@ class Spent(struct.PyTreeNode):
             + cost.turn * self.turns
         )
         return spent - _until(cost.target, pyramid)[self.committed]
-
-
-class _Weighed(struct.PyTreeNode):
-    """The choices at one start scale, float32 [choices] each.
-
-    Attributes:
-      speedup: over the target alone, as is likely.
-      loss: seconds lost, as is proven.
-      allowed: whether the run may lose that much, bool.
-    """
-
-    speedup: jax.Array
-    loss: jax.Array
-    allowed: jax.Array
-
-
-def _weigh(
-    plan: WindowPlan,
-    pyramid: ScalePyramid,
-    cost: CostModel,
-    spent: Spent,
-    at_stake: jax.Array,
-    acceptance: jax.Array | float,
-    proven: jax.Array | float,
-    overhead: float,
-    *,
-    in_loop: bool,
-) -> _Weighed:
-    """Weighs the windows that can be taken now, see ``choose_window``."""
-    chex.assert_shape(at_stake, (pyramid.num_scales,))
-    costs, saved = map(jnp.asarray, _window_costs(plan, pyramid, cost, in_loop))
-    drafts = jnp.asarray([checked.drafted > 0 for checked in plan.windows])
-    start = jnp.minimum(spent.committed, plan.limit - 1)
-    draft_until = _until(cost.draft, pyramid)
-    # Scales that the target made alone are still to be read by the draft.
-    behind = draft_until[start] - draft_until[jnp.minimum(spent.draft_length, start)]
-    costs = costs + jnp.where(drafts, behind, 0.0)
-
-    before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(at_stake)])  # [num_scales + 1]
-    stops = jnp.minimum(start + jnp.arange(pyramid.num_scales), pyramid.num_scales)
-    # Drafts at stake before the j-th scale of a window from here.
-    drafts_before = (before[stops] - before[start]).astype(jnp.float32)  # [num_scales]
-
-    def worth(probability: jax.Array | float) -> jax.Array:
-        return jnp.matmul(saved, probability**drafts_before)  # [windows]; right for those from here
-
-    allowance = overhead * _until(cost.target, pyramid)[-1] - spent.lost(cost, pyramid)
-    loss = costs - worth(proven)
-
-    def at_start(of_windows: jax.Array) -> jax.Array:
-        return of_windows.reshape(-1, plan.choices)[start]
-
-    return _Weighed(
-        speedup=at_start(worth(acceptance) / costs),
-        loss=at_start(loss),
-        # A window of the target alone loses nothing, up to rounding.
-        allowed=at_start(loss <= jnp.maximum(allowance, 1e-4 * costs)),
-    )
-
-
-def _best(weighed: _Weighed) -> jax.Array:
-    """The allowed choice with the highest speed-up; with none allowed, the one that loses least."""
-    best = jnp.argmax(jnp.where(weighed.allowed, weighed.speedup, -1.0))
-    least = jnp.argmin(weighed.loss)
-    return jnp.where(jnp.any(weighed.allowed), best, least).astype(jnp.int32)
 
 
 def choose_window(
@@ -349,9 +278,35 @@ def choose_window(
     Returns:
       int32 scalar; with no window allowed, the one that loses least.
     """
-    return _best(
-        _weigh(plan, pyramid, cost, spent, at_stake, acceptance, proven, overhead, in_loop=True)
-    )
+    chex.assert_shape(at_stake, (pyramid.num_scales,))
+    costs, saved = map(jnp.asarray, _window_costs(plan, pyramid, cost, in_loop=True))
+    drafts = jnp.asarray([checked.drafted > 0 for checked in plan.windows])
+    start = jnp.minimum(spent.committed, plan.limit - 1)
+    draft_until = _until(cost.draft, pyramid)
+    # Scales that the target made alone are still to be read by the draft.
+    behind = draft_until[start] - draft_until[jnp.minimum(spent.draft_length, start)]
+    costs = costs + jnp.where(drafts, behind, 0.0)
+
+    before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(at_stake)])  # [num_scales + 1]
+    stops = jnp.minimum(start + jnp.arange(pyramid.num_scales), pyramid.num_scales)
+    # Drafts at stake before the j-th scale of a window from here.
+    drafts_before = (before[stops] - before[start]).astype(jnp.float32)  # [num_scales]
+
+    def worth(probability: jax.Array | float) -> jax.Array:
+        return jnp.matmul(saved, probability**drafts_before)  # [windows]; right for those from here
+
+    allowance = overhead * _until(cost.target, pyramid)[-1] - spent.lost(cost, pyramid)
+    loss = costs - worth(proven)
+    # A window of the target alone loses nothing, up to rounding.
+    allowed = loss <= jnp.maximum(allowance, 1e-4 * costs)
+    speedup = jnp.where(allowed, worth(acceptance) / costs, -1.0)
+
+    def at_start(of_windows: jax.Array) -> jax.Array:
+        return of_windows.reshape(-1, plan.choices)[start]
+
+    best = jnp.argmax(at_start(speedup))
+    least = jnp.argmin(at_start(loss))
+    return jnp.where(jnp.any(at_start(allowed)), best, least).astype(jnp.int32)
 
 
 def trial_scales(pyramid: ScalePyramid, cost: CostModel, overhead: float) -> int:
@@ -366,7 +321,7 @@ def trial_scales(pyramid: ScalePyramid, cost: CostModel, overhead: float) -> int
 
 
 ALONE, TRIAL, FIRST_CHOICE = range(3)
-"""How an adaptive run begins: the target alone, likewise with drafts on trial, with a window."""
+"""How an adaptive run begins: the target alone, likewise with drafts on trial, or a window."""
 
 
 def choose_start(
@@ -374,33 +329,38 @@ def choose_start(
     pyramid: ScalePyramid,
     cost: CostModel,
     batch: int,
-    acceptance: jax.Array | float,
-    proven: jax.Array | float,
+    accepted: float,
+    judged: float,
     overhead: float,
-) -> jax.Array:
-    """How a run begins, chosen once: what needs no loop need not pay for its turns.
+) -> int:
+    """How a run begins, by the law of ``choose_window``, but before any program is called.
 
     Args:
       plan: the windows; at each start scale one of them is of the target alone.
       pyramid: the scales.
       cost: of forwards and turns.
       batch: samples.
-      acceptance: as in ``choose_window``, from earlier runs.
-      proven: likewise.
-      overhead: likewise.
+      accepted: drafted scales that passed in earlier runs.
+      judged: how many were judged there.
+      overhead: as in ``choose_window``.
 
     Returns:
-      int32 scalar: ``ALONE``, the target makes all scales; ``TRIAL``, it does and the draft is
-      judged beside it (``trial_scales``), where a draft is promising, but beginning with a window
-      of it would risk more than is allowed; ``FIRST_CHOICE`` + i, the i-th window from the first
-      scale, and then the loop.
+      ``ALONE``, the target makes all scales; ``TRIAL``, it does, and the draft is judged beside it
+      (``trial_scales``), for it is promising, but beginning with a window of it would risk more
+      than is allowed; ``FIRST_CHOICE`` + i, the i-th window from the first scale, and the loop.
     """
-    at_stake = jnp.full((pyramid.num_scales,), batch, jnp.int32)
-    weighed = _weigh(
-        plan, pyramid, cost, Spent.nothing(), at_stake, acceptance, proven, overhead, in_loop=False
+    costs, saved = (
+        table[: plan.choices] for table in _window_costs(plan, pyramid, cost, in_loop=False)
     )
-    choice = _best(weighed)
-    drafts = jnp.asarray([plan.at(0, i).drafted > 0 for i in range(plan.choices)])
-    promising = jnp.any(drafts & (weighed.speedup > 1.0))
-    alone = jnp.where(promising, TRIAL, ALONE)
-    return jnp.where(drafts[choice], FIRST_CHOICE + choice, alone).astype(jnp.int32)
+    drafts = np.asarray([plan.at(0, choice).drafted > 0 for choice in range(plan.choices)])
+    drafts_before = batch * np.arange(pyramid.num_scales)
+    acceptance, proven = acceptance_estimates(accepted, judged)
+    speedup = saved @ acceptance**drafts_before / costs
+    loss = costs - saved @ proven**drafts_before
+    allowance = overhead * sum(map(cost.target.seconds, pyramid.lengths))
+    allowed = loss <= np.maximum(allowance, 1e-4 * costs)
+    choice = int(np.argmax(np.where(allowed, speedup, -1.0)))
+    if drafts[choice]:
+        return FIRST_CHOICE + choice
+    promising = np.any(drafts & (speedup > 1.0))
+    return TRIAL if promising and trial_scales(pyramid, cost, overhead) > 0 else ALONE

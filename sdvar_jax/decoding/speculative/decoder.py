@@ -17,6 +17,7 @@ from sdvar_jax.decoding.speculative.acceptance import AcceptanceRule, Exact
 from sdvar_jax.decoding.speculative.checking import check_window_once
 from sdvar_jax.decoding.speculative.commit import commit_unchecked
 from sdvar_jax.decoding.speculative.cost_model import (
+    ALONE,
     DEFAULT_COST,
     FIRST_CHOICE,
     TRIAL,
@@ -69,6 +70,8 @@ class Speculative(Decoder):
         together: a draft that passes and then fails, or passes for some samples of a batch alone,
         can lose more, and so can a device on which the loop itself takes time.
       cost: costs of the forwards that "adaptive" goes by.
+      begin: how a run of "adaptive" windows begins, as ``settled`` decides it; None leaves it to
+        the loop.
       trace: keep what happened at each target call.
     """
 
@@ -84,6 +87,7 @@ class Speculative(Decoder):
     adaptive_gammas: tuple[int, ...] = (0, 2, 9)
     adaptive_overhead: float = 0.1
     cost: CostModel = DEFAULT_COST
+    begin: int | None = None
     trace: bool = False
 
     name = "speculative"
@@ -140,6 +144,10 @@ class Speculative(Decoder):
             f"adaptive_overhead must not be negative, got {self.adaptive_overhead}",
         )
         require(
+            self.begin is None or self.gamma == ADAPTIVE,
+            f"begin is for adaptive windows, and gamma is {self.gamma}",
+        )
+        require(
             not (self.self_speculative and self.check_until is not None),
             "check_until hands over to the draft, and self-speculation has none",
         )
@@ -156,8 +164,8 @@ class Speculative(Decoder):
 
     @property
     def waits(self) -> bool:
-        """It does: whether a scale passes is known there first."""
-        return True
+        """Whether a scale passes is known there first; where the target goes alone, all is."""
+        return self.begin not in (ALONE, TRIAL)
 
     @property
     def default_threshold(self) -> float:
@@ -191,6 +199,25 @@ class Speculative(Decoder):
             not isinstance(self.gamma, tuple) or len(self.gamma) in (1, self.limit(scales)),
             f"give one gamma for each of the {self.limit(scales)} checked scales, got {self.gamma}",
         )
+
+    def settled(
+        self, pyramid: ScalePyramid, batch: int, acceptance_seen: tuple[float, float]
+    ) -> Decoder:
+        """Adaptive windows that may leave all to the target begin as earlier runs advise.
+
+        Else what comes next is asked in the loop, which on a GPU costs more than a draft is worth
+        where few of its scales pass.
+        """
+        everywhere = self.limit(pyramid.num_scales) == pyramid.num_scales
+        if self.gamma != ADAPTIVE or not self.needs_draft or not everywhere:
+            return self
+        if 0 not in self.adaptive_gammas or max(self.adaptive_gammas) == 0:
+            return self
+        plan = self.plan(pyramid)
+        begin = choose_start(
+            plan, pyramid, self.cost, batch, *acceptance_seen, self.adaptive_overhead
+        )
+        return dataclasses.replace(self, begin=begin)
 
     def plan(self, pyramid: ScalePyramid) -> WindowPlan:
         """The windows that may be checked."""
@@ -236,8 +263,10 @@ class Speculative(Decoder):
             keep_draft_logits=self.accept.needs_draft_logits,
             trace=self.trace,
         )
-        decides_first = self._decides_first(run)
-        state = self._run_decided(run, state) if decides_first else self._run_all(run, state)
+        if self.begin is None:
+            state = self._run_all(run, state)
+        else:
+            state = self._run_begun(run, state, self.begin)
         return Decoded(
             tokens=state.tokens,
             f_hats=state.f_hats,
@@ -245,57 +274,24 @@ class Speculative(Decoder):
             trace=state.trace,
         )
 
-    def _decides_first(self, run: SpeculativeRun) -> bool:
-        """Whether the target alone is one of the ways to make all scales."""
-        everywhere = run.plan.limit == run.pyramid.num_scales
-        return (
-            run.plan.choices > 1
-            and 0 in self.adaptive_gammas
-            and everywhere
-            and run.models.draft is not None
-        )
+    def _run_begun(self, run: SpeculativeRun, state: DecodingState, begin: int) -> DecodingState:
+        """An adaptive run whose beginning is decided, see ``choose_start``.
 
-    def _run_decided(self, run: SpeculativeRun, state: DecodingState) -> DecodingState:
-        """An adaptive run; whether the target is better off alone is decided before anything else.
-
-        Scales that it makes alone then cost what they cost without a draft model.
+        What the target makes alone costs what it costs without a draft model: no loop, no waiting.
         """
         plan, scales = run.plan, run.pyramid.num_scales
-        trial = trial_scales(run.pyramid, self.cost, self.adaptive_overhead)
-
-        def alone(judged: int, state: DecodingState) -> DecodingState:
-            for scale in range(scales):
-                drafted = int(scale < judged)
-                state = draft_scales(run, state, range(scale, scale + drafted))
-                checked = CheckWindow(Window(scale, scale + 1), drafted)
-                state = check_window_once(run, state, checked)
-            return state
-
-        def speculative(choice: int, state: DecodingState) -> DecodingState:
-            return self._loop(run, 1, scales, self._first_window(run, plan.at(0, choice), state))
-
-        choices = [choice for choice in range(plan.choices) if plan.at(0, choice).drafted > 0]
-        branches = [
-            functools.partial(alone, 0),
-            *[functools.partial(alone, trial)] * (trial > 0),
-            *[functools.partial(speculative, choice) for choice in choices],
-        ]
-        # Which branch each way to begin is.
-        places = np.zeros(FIRST_CHOICE + plan.choices, np.int32)
-        places[TRIAL] = int(trial > 0)
-        places[[FIRST_CHOICE + choice for choice in choices]] = np.arange(
-            1 + int(trial > 0), len(branches)
-        )
-        accepted, judged = run.request.acceptance_seen
-        way = choose_start(
-            plan,
-            run.pyramid,
-            self.cost,
-            run.request.batch,
-            *acceptance_estimates(accepted, judged),
-            self.adaptive_overhead,
-        )
-        return jax.lax.switch(jnp.asarray(places)[way], branches, state)
+        if begin >= FIRST_CHOICE:
+            first = plan.at(0, begin - FIRST_CHOICE)
+            return self._loop(run, 1, scales, self._first_window(run, first, state))
+        tried = 0
+        if begin == TRIAL:
+            tried = trial_scales(run.pyramid, self.cost, self.adaptive_overhead)
+        for scale in range(scales):
+            drafted = int(scale < tried)
+            state = draft_scales(run, state, range(scale, scale + drafted))
+            checked = CheckWindow(Window(scale, scale + 1), drafted)
+            state = check_window_once(run, state, checked)
+        return state
 
     def _run_all(self, run: SpeculativeRun, state: DecodingState) -> DecodingState:
         """Window after window; what can be laid out beforehand stands outside the loop.

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from sdvar_jax.config import ScalePyramid
 from sdvar_jax.decoding import ForcedTokens, Handoff, Speculative, TargetOnly, TokenSampling
+from sdvar_jax.decoding.speculative.cost_model import FIRST_CHOICE, TRIAL
 from sdvar_jax.sampling import SamplingConfig
 
 SCALES = PYRAMID.num_scales
@@ -111,10 +112,13 @@ SETTINGS = {
     ),
     "adaptive gamma, never alone": Speculative(gamma="adaptive", adaptive_gammas=(1, 2)),
     "adaptive gamma, the draft on trial": Speculative(
-        gamma="adaptive", adaptive_overhead=0.3, cost=TRYING
+        gamma="adaptive", adaptive_overhead=0.3, cost=TRYING, begin=TRIAL
+    ),
+    "adaptive gamma, beginning with a window": Speculative(
+        gamma="adaptive", adaptive_overhead=1.0, cost=FREE_TURNS, begin=FIRST_CHOICE + 1
     ),
     "adaptive gamma, the draft on trial, recycled": Speculative(
-        gamma="adaptive", adaptive_overhead=0.3, cost=TRYING, recycle=True
+        gamma="adaptive", adaptive_overhead=0.3, cost=TRYING, recycle=True, begin=TRIAL
     ),
     "a gamma a scale": Speculative(gamma=(0, 2, 1)),
 }

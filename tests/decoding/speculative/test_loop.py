@@ -190,11 +190,12 @@ def test_adaptive_windows_know_the_batch():
 
 
 class TestHowAnAdaptiveRunBegins:
-    """Decided once, from what earlier runs saw, before anything else is done."""
+    """Decided once, from what earlier runs saw, before anything is compiled."""
 
     def counters(self, seen, *, distance=0.1, **options):
         request = tiny_request((0, 1, 2)).replace(acceptance_seen=jnp.asarray(seen, jnp.float32))
         decoder = Speculative(gamma="adaptive", adaptive_gammas=(0, 2), **options)
+        decoder = decoder.settled(PYRAMID, request.batch, seen)
         return decode(decoder, tiny_models(distance), request).counters
 
     def test_the_target_makes_all_scales_where_the_draft_is_known_to_fail(self):
@@ -214,6 +215,25 @@ class TestHowAnAdaptiveRunBegins:
     def test_nothing_is_tried_where_nothing_may_be_lost(self):
         counters = self.counters((0.0, 0.0), adaptive_overhead=0.0, cost=TRYING)
         assert (counters.target_calls, counters.draft_calls) == (SCALES, 0)
+
+    @pytest.mark.parametrize(
+        "decoder",
+        [
+            Speculative(gamma=2),
+            Speculative(gamma="adaptive", adaptive_gammas=(1, 2)),
+            Speculative(gamma="adaptive", check_until=2),
+            Speculative(gamma="adaptive", self_speculative=True),
+            TargetOnly(),
+        ],
+        ids=["fixed", "never alone", "the draft makes the rest", "no draft", "no windows"],
+    )
+    def test_others_leave_it_to_the_loop(self, decoder):
+        assert decoder.settled(PYRAMID, 1, (0.0, 1000.0)) is decoder
+
+    def test_the_host_waits_only_for_what_the_device_decides(self):
+        decoder = Speculative(gamma="adaptive", cost=FREE_TURNS)
+        waits = {seen: decoder.settled(PYRAMID, 1, (seen, 1000.0)).waits for seen in (0.0, 1000.0)}
+        assert waits == {0.0: False, 1000.0: True}
 
     def test_a_draft_that_is_known_to_pass_begins_with_a_window(self):
         counters = self.counters((1000.0, 1000.0), distance=0.0, cost=FREE_TURNS)

@@ -18,6 +18,7 @@ from scipy import stats
 from sdvar_jax.config import ScalePyramid
 from sdvar_jax.decoding import Speculative, TargetOnly
 from sdvar_jax.decoding.speculative import Residual
+from sdvar_jax.decoding.speculative.cost_model import TRIAL
 from sdvar_jax.sampling import filter_logits
 
 PYRAMID = ScalePyramid((1, 2, 3))
@@ -113,7 +114,11 @@ DECODERS = {
         cost=FREE_TURNS,
     ),
     "on trial": Speculative(
-        gamma="adaptive", adaptive_overhead=0.3, accept=Residual(), cost=TRYING
+        gamma="adaptive",
+        adaptive_overhead=0.3,
+        accept=Residual(),
+        cost=TRYING,
+        begin=TRIAL,
     ),
 }
 
