@@ -192,10 +192,8 @@ class Suite:
         if 0.0 < threshold < 1.0:
             # Luck decides what is accepted, and with it the work: many seeds, and their mean.
             requests = [request_of(draw) for draw in range(self._repeats)]
-            calls = [
-                lambda request=request: program(request=request)[0].counters for request in requests
-            ]
-            timing, counters = measure_each(calls)
+            calls = [functools.partial(program, request=request) for request in requests]
+            timing, counters = measure_each(calls, lambda result: result[0].counters)
         else:
             request = request_of()
             timing = measure(lambda: program(request=request), self._repeats)

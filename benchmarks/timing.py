@@ -71,27 +71,31 @@ def measure(
 
 
 def measure_each(
-    calls: Sequence[Callable[[], Result]], *, warmup: int = 2
+    calls: Sequence[Callable[[], Any]],
+    keep: Callable[[Any], Result],
+    *,
+    warmup: int = 2,
 ) -> tuple[Timing, list[Result]]:
     """Times calls of one program that do different amounts of work, and takes the mean.
 
     Args:
-      calls: the works; the first serves as the warm-up.
+      calls: the works; the first serves as the warm-up. All that they return is waited for.
+      keep: what is wanted of what a call returned; it is taken to the host, for results that stay
+        on a device move what later calls allocate there.
       warmup: calls before the measured ones.
 
     Returns:
-      The timing, and what the calls returned, on the host: results that stay on a device move what
-      later calls allocate there.
+      The timing, and what was kept of each call.
     """
     for _ in range(warmup):
         jax.block_until_ready(calls[0]())
-    seconds, results = [], []
+    seconds, kept = [], []
     for call in calls:
         took, result = _once(call)
         seconds.append(took)
-        results.append(jax.device_get(result))
+        kept.append(jax.device_get(keep(result)))
         del result
-    return Timing.of(seconds, statistics.fmean), results
+    return Timing.of(seconds, statistics.fmean), kept
 
 
 def host_fields(call: Callable[[], Any], repeats: int = 5) -> dict[str, float]:

@@ -34,7 +34,8 @@ def test_a_part_of_a_timing():
 
 def test_works_that_differ_are_each_measured_once_and_averaged():
     calls = []
-    timing, results = measure_each([lambda: calls.append(1) or 1, lambda: calls.append(2) or 2])
+    works = [lambda: calls.append(1) or (1, "more"), lambda: calls.append(2) or (2, "more")]
+    timing, results = measure_each(works, lambda made: made[0])
     assert calls == [1, 1, 1, 2]
     assert results == [1, 2]
     assert timing.seconds == pytest.approx((timing.low + timing.high) / 2)

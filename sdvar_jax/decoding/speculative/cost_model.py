@@ -69,12 +69,13 @@ class CostModel:
         require(self.turn >= 0, f"a turn cannot cost less than nothing, got {self.turn}")
 
 
-# The shape of d16 and d30 at batch 1 on a GPU, in units of the draft's smallest forward. Times
-# measured with ``python -m benchmarks.windows`` serve better.
+# The shape of d16 and d30 at batch 1 on an H200, in units of about half a millisecond: fitted to
+# whole runs (docs/performance.md), so that a draft's cost has that of judging it in it. Times
+# measured with ``python -m benchmarks.windows`` serve better elsewhere.
 DEFAULT_COST = CostModel(
-    draft=ForwardCost(fixed=1.0, per_token=0.005),
+    draft=ForwardCost(fixed=1.3, per_token=0.005),
     target=ForwardCost(fixed=2.6, per_token=0.02),
-    turn=6.0,
+    turn=4.0,
 )
 
 
