@@ -32,7 +32,7 @@ from sdvar_jax.models.var.quantized import FLOAT, with_weights
 from sdvar_jax.models.vqvae.placement import (
     decoding_half,
     filters_out_first,
-    with_fused_norms,
+    for_one_gpu,
 )
 from sdvar_jax.programs import (
     Arguments,
@@ -167,7 +167,7 @@ class Pipeline:
         on_one_gpu = target.kernels == FUSED and mesh is None
         drawing = decoding_half(vqvae)
         if on_one_gpu:
-            drawing = filters_out_first(with_fused_norms(drawing))
+            drawing = filters_out_first(for_one_gpu(drawing))
         parts = [split(model) for model in (prepared(target), drawing, running_draft)]
         self._definitions = Definitions(*(definition for definition, _ in parts))
         self._weights = Weights(*(weights for _, weights in parts))

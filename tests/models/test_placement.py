@@ -6,10 +6,10 @@ import pytest
 from flax import nnx
 from small_models import small_vqvae
 
-from sdvar_jax.config import BFLOAT16
+from sdvar_jax.config import BFLOAT16, FLOAT32
 from sdvar_jax.models.kernels import INTERPRETED, REFERENCE
-from sdvar_jax.models.vqvae.layers import GroupNorm
-from sdvar_jax.models.vqvae.placement import decoding_half, filters_out_first, with_fused_norms
+from sdvar_jax.models.vqvae.layers import GroupNorm, PhasedUpsample, Upsample
+from sdvar_jax.models.vqvae.placement import decoding_half, filters_out_first, for_one_gpu
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,17 @@ def norms_run_by(model):
     return {node.kernels for node in nodes if isinstance(node, GroupNorm)}
 
 
-def test_fused_norms_are_as_near_to_the_pictures_of_32_bits(vqvae, f_hat):
+@pytest.mark.parametrize("shape", [(2, 3, 5, 8), (1, 1, 1, 4)], ids=str)
+def test_phases_double_a_map_as_the_convolution_of_its_copies_does(shape):
+    plain = Upsample(shape[-1], FLOAT32, rngs=nnx.Rngs(0))
+    plain.conv.bias[...] = jax.random.normal(jax.random.key(1), (shape[-1],))
+    x = jax.random.normal(jax.random.key(2), shape)
+    np.testing.assert_allclose(PhasedUpsample(plain)(x), plain(x), atol=1e-5)
+
+
+def test_sums_for_one_gpu_are_as_near_to_the_pictures_of_32_bits(vqvae, f_hat):
     half = decoding_half(small_vqvae(BFLOAT16))
-    fused = with_fused_norms(half, INTERPRETED)
+    fused = for_one_gpu(half, INTERPRETED)
     assert norms_run_by(fused) == {INTERPRETED}
     assert norms_run_by(half) == {REFERENCE}
     wanted = vqvae.decode(f_hat)
@@ -66,5 +74,8 @@ def test_fused_norms_are_as_near_to_the_pictures_of_32_bits(vqvae, f_hat):
     assert off < 1.1 * reference_off
 
 
-def test_norms_of_32_bits_stay_as_they_are(vqvae):
-    assert norms_run_by(with_fused_norms(vqvae, INTERPRETED)) == {REFERENCE}
+def test_32_bits_stay_as_they_are(vqvae, f_hat):
+    np.testing.assert_array_equal(
+        for_one_gpu(vqvae, INTERPRETED).decode(f_hat), vqvae.decode(f_hat)
+    )
+    assert norms_run_by(for_one_gpu(vqvae, INTERPRETED)) == {REFERENCE}

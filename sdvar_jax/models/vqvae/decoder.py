@@ -11,6 +11,7 @@ from sdvar_jax.models.vqvae.layers import (
     GroupNorm,
     Level,
     MiddleBlock,
+    PhasedUpsample,
     Upsample,
     conv,
 )
@@ -31,7 +32,9 @@ class DecoderLevel(Level):
         rngs: nnx.Rngs,
     ) -> None:
         super().__init__(in_channels, out_channels, blocks, attention, dtypes, rngs=rngs)
-        self.upsample = Upsample(out_channels, dtypes, rngs=rngs) if upsample else None
+        self.upsample: Upsample | PhasedUpsample | None = (
+            Upsample(out_channels, dtypes, rngs=rngs) if upsample else None
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[batch, h, w, in] -> [batch, 2h, 2w, out] ([batch, h, w, out] at full resolution)."""

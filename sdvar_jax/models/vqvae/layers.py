@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from sdvar_jax.config import DTypePolicy
@@ -157,6 +158,57 @@ class Upsample(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[batch, h, w, channels] -> [batch, 2h, 2w, channels]."""
         return self.conv(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2))
+
+
+# Which rows of a 3x3 filter fall on which of the two cells that an output row of each parity sees.
+_ROWS_OF_PARITY = np.asarray([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
+
+
+class PhasedUpsample(nnx.Module):
+    """``Upsample`` as one 2x2 convolution of the small map, four ninths of the arithmetic.
+
+    An output cell sees two by two cells of the small map, whichever its parities; the rows and
+    columns of the filter that fall on the same cell are added up beforehand. Each of the four
+    pairs of parities is a quarter of the output channels.
+    """
+
+    def __init__(self, plain: Upsample) -> None:
+        conv = plain.conv
+        assert conv.bias is not None
+        kernel = conv.kernel[...]  # [3, 3, in, out]
+        rows = jnp.asarray(_ROWS_OF_PARITY)  # [parity, cell, filter row]
+        phases = jnp.einsum(
+            "aty,bux,yxio->tuiabo", rows, rows, kernel.astype(jnp.float32), precision="highest"
+        )
+        self.out_channels = kernel.shape[3]
+        self.kernel = nnx.Param(
+            phases.reshape(2, 2, kernel.shape[2], 4 * self.out_channels).astype(kernel.dtype)
+        )
+        self.bias = nnx.Param(jnp.tile(conv.bias[...], 4))
+        self.precision = conv.precision
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[batch, h, w, channels] -> [batch, 2h, 2w, channels]."""
+        batch, height, width, _ = x.shape
+        y = jax.lax.conv_general_dilated(
+            x,
+            self.kernel[...].astype(x.dtype),
+            window_strides=(1, 1),
+            padding=((1, 1), (1, 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=self.precision,
+        )
+        y = y + self.bias[...].astype(x.dtype)[None, None, None]
+        y = y.reshape(batch, height + 1, width + 1, 2, 2, self.out_channels)
+        # The cells of parity 1 begin one further.
+        rows = [
+            jnp.stack(
+                [y[:, a : a + height, b : b + width, a, b] for b in range(2)], axis=3
+            )  # [batch, height, width, 2, out]
+            for a in range(2)
+        ]
+        out = jnp.stack(rows, axis=2)  # [batch, height, 2, width, 2, out]
+        return out.reshape(batch, 2 * height, 2 * width, self.out_channels)
 
 
 class Level(nnx.Module):

@@ -8,7 +8,7 @@ from flax import nnx
 from jax.experimental.layout import Format, Layout
 
 from sdvar_jax.models.kernels import FUSED
-from sdvar_jax.models.vqvae.layers import GroupNorm
+from sdvar_jax.models.vqvae.layers import GroupNorm, PhasedUpsample, Upsample
 from sdvar_jax.models.vqvae.vqvae import VQVAE
 
 # Of a filter [height, width, in, out]: cuDNN reads all of an output channel in one piece.
@@ -22,16 +22,22 @@ def decoding_half(vqvae: VQVAE) -> VQVAE:
     return copy
 
 
-def with_fused_norms(vqvae: VQVAE, kernels: str = FUSED) -> VQVAE:
-    """The same model (its arrays are shared), its normalisations run by kernels of the package.
+def for_one_gpu(vqvae: VQVAE, kernels: str = FUSED) -> VQVAE:
+    """The same model with sums that are faster on a GPU, where its arithmetic has 16 bits.
 
-    In 32-bit it is left as it is: the kernels' one-pass variance is for 16-bit activations.
+    Normalisations are run by kernels of the package, whose one-pass variance is for 16-bit
+    activations, and maps are doubled by 2x2 filters, which are rounded anew. In 32 bits it is left
+    as it is.
     """
     copy = nnx.merge(*nnx.split(vqvae))
-    if jnp.dtype(vqvae.dtypes.compute_dtype).itemsize == 2:
-        for _, node in nnx.iter_graph(copy):
-            if isinstance(node, GroupNorm):
-                node.kernels = kernels
+    if jnp.dtype(vqvae.dtypes.compute_dtype).itemsize != 2:
+        return copy
+    for _, node in nnx.iter_graph(copy):
+        if isinstance(node, GroupNorm):
+            node.kernels = kernels
+    for level in copy.decoder.up:
+        if isinstance(level.upsample, Upsample):
+            level.upsample = PhasedUpsample(level.upsample)
     return copy
 
 

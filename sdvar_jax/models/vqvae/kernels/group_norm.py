@@ -41,8 +41,9 @@ def _share(cells: int) -> int:
 
 def _sums_kernel(x_ref: Any, sums_ref: Any, *, cells: int, share: int, interpret: bool) -> None:
     """Sums of the channels and of their squares over a program's cells."""
-    image = pl.program_id(0) + launch_next(interpret=interpret)
-    part, columns = pl.program_id(1), pl.ds(pl.program_id(2) * _CHANNELS, _CHANNELS)
+    part, image = pl.program_id(1), pl.program_id(2)
+    image = image + launch_next(interpret=interpret)
+    columns = pl.ds(pl.program_id(0) * _CHANNELS, _CHANNELS)
     block = _block(cells)
 
     def add(i: Any, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -72,8 +73,8 @@ def _normalize_kernel(
     silu: bool,
     interpret: bool,
 ) -> None:
-    image = pl.program_id(0) + launch_next(interpret=interpret)
-    own, first = pl.program_id(1) * share, pl.program_id(2) * _CHANNELS
+    own, image = pl.program_id(1) * share, pl.program_id(2) + launch_next(interpret=interpret)
+    first = pl.program_id(0) * _CHANNELS
     columns = pl.ds(first, _CHANNELS)
     block = _block(cells)
     parts, channels = sums_ref.shape[1], sums_ref.shape[3]
@@ -146,12 +147,14 @@ def group_norm(
     parts = pl.cdiv(cells, share)
 
     def whole(array: jax.Array | jax.ShapeDtypeStruct) -> pl.BlockSpec:
-        return pl.BlockSpec(array.shape, lambda b, p, c, n=array.ndim: (0,) * n)
+        return pl.BlockSpec(array.shape, lambda c, p, b, n=array.ndim: (0,) * n)
 
+    # Programs that run side by side read the channels of the same cells, which lie side by side.
+    grid = (channels // _CHANNELS, parts, batch)
     sums_shape = jax.ShapeDtypeStruct((batch, parts, 2, channels), jnp.float32)
     sums = pl.pallas_call(
         functools.partial(_sums_kernel, cells=cells, share=share, interpret=interpret),
-        grid=(batch, parts, channels // _CHANNELS),
+        grid=grid,
         in_specs=[whole(x)],
         out_specs=whole(sums_shape),
         out_shape=sums_shape,
@@ -169,7 +172,7 @@ def group_norm(
             silu=silu,
             interpret=interpret,
         ),
-        grid=(batch, parts, channels // _CHANNELS),
+        grid=grid,
         in_specs=[whole(x), whole(sums), whole(scale), whole(bias)],
         out_specs=whole(x),
         out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
