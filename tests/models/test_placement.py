@@ -6,8 +6,9 @@ import pytest
 from flax import nnx
 from small_models import small_vqvae
 
-from sdvar_jax.config import BFLOAT16, FLOAT32
-from sdvar_jax.models.kernels import INTERPRETED, REFERENCE
+from sdvar_jax.config import BFLOAT16, FLOAT32, VQVAEConfig, preset
+from sdvar_jax.models.kernels import AUTO, FUSED, INTERPRETED, REFERENCE
+from sdvar_jax.models.var.kernels.choice import choose_kernels
 from sdvar_jax.models.vqvae.layers import GroupNorm, PhasedUpsample, Upsample
 from sdvar_jax.models.vqvae.placement import decoding_half, filters_out_first, for_one_gpu
 
@@ -79,3 +80,22 @@ def test_32_bits_stay_as_they_are(vqvae, f_hat):
         for_one_gpu(vqvae, INTERPRETED).decode(f_hat), vqvae.decode(f_hat)
     )
     assert norms_run_by(for_one_gpu(vqvae, INTERPRETED)) == {REFERENCE}
+
+
+@pytest.mark.accelerator
+def test_on_a_gpu_pictures_of_16_bits_are_as_near():
+    """The kernels themselves, at the published sizes."""
+    from benchmarks.random_models import random_model
+
+    if choose_kernels(AUTO, preset("d16"), BFLOAT16) != FUSED:
+        pytest.skip("needs a GPU that the kernels were tried on")
+    exact = random_model(VQVAEConfig(), FLOAT32)
+    half = decoding_half(random_model(VQVAEConfig(), BFLOAT16))
+    fast = filters_out_first(for_one_gpu(half))
+    assert norms_run_by(fast) == {FUSED}
+    f_hat = jax.random.normal(jax.random.key(0), (2, 16, 16, 32))
+    wanted, plain, fused = (
+        nnx.jit(lambda model, f_hat: model.decode(f_hat))(model, f_hat)
+        for model in (exact, half, fast)
+    )
+    assert 0 < np.abs(fused - wanted).mean() < 1.1 * np.abs(plain - wanted).mean()
