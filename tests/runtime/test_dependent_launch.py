@@ -17,9 +17,10 @@ from sdvar_jax.runtime.dependent_launch import launch_next
         (SimpleNamespace(platform="gpu", compute_capability="9.0"), True),
         (SimpleNamespace(platform="gpu", compute_capability="10.0"), True),
         (SimpleNamespace(platform="gpu", compute_capability="8.0"), False),
+        (SimpleNamespace(platform="gpu", compute_capability="gfx942"), False),
         (SimpleNamespace(platform="cpu"), False),
     ],
-    ids=["Hopper", "Blackwell", "Ampere", "CPU"],
+    ids=["Hopper", "Blackwell", "Ampere", "AMD", "CPU"],
 )
 def test_devices_that_know_the_instruction(monkeypatch, device, available):
     monkeypatch.setattr(jax, "devices", lambda: [device])

@@ -147,6 +147,11 @@ class Speculative(Decoder):
             self.begin is None or self.gamma == ADAPTIVE,
             f"begin is for adaptive windows, and gamma is {self.gamma}",
         )
+        ways = FIRST_CHOICE + len(self.adaptive_gammas)
+        require(
+            self.begin is None or 0 <= self.begin < ways,
+            f"begin must lie in 0..{ways - 1}, got {self.begin}",
+        )
         require(
             not (self.self_speculative and self.check_until is not None),
             "check_until hands over to the draft, and self-speculation has none",
