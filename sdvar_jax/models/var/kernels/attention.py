@@ -189,9 +189,6 @@ def cached_attention(
     if block_q is None:
         block_q = block_of(length, 128 if rows * heads * length >= _MANY_QUERIES else 64)
     block_k = block_of(max(length, offset), 64) if block_k is None else block_k
-    whole = [
-        pl.BlockSpec(array.shape, lambda b, h, t, n=array.ndim: (0,) * n) for array in operands
-    ]
     return pl.pallas_call(
         functools.partial(
             _attention_kernel,
@@ -204,8 +201,6 @@ def cached_attention(
             interpret=interpret,
         ),
         grid=(rows, heads, pl.cdiv(length, block_q)),
-        in_specs=whole,
-        out_specs=[pl.BlockSpec((padded, width), lambda b, h, t: (0, 0)), *whole[-2:]],
         out_shape=[
             jax.ShapeDtypeStruct((padded, width), qkv.dtype),
             jax.ShapeDtypeStruct(keys.shape, keys.dtype),

@@ -146,18 +146,12 @@ def group_norm(
     share = _share(cells)
     parts = pl.cdiv(cells, share)
 
-    def whole(array: jax.Array | jax.ShapeDtypeStruct) -> pl.BlockSpec:
-        return pl.BlockSpec(array.shape, lambda c, p, b, n=array.ndim: (0,) * n)
-
     # Programs that run side by side read the channels of the same cells, which lie side by side.
     grid = (channels // _CHANNELS, parts, batch)
-    sums_shape = jax.ShapeDtypeStruct((batch, parts, 2, channels), jnp.float32)
     sums = pl.pallas_call(
         functools.partial(_sums_kernel, cells=cells, share=share, interpret=interpret),
         grid=grid,
-        in_specs=[whole(x)],
-        out_specs=whole(sums_shape),
-        out_shape=sums_shape,
+        out_shape=jax.ShapeDtypeStruct((batch, parts, 2, channels), jnp.float32),
         compiler_params=plt.CompilerParams(num_warps=8, num_stages=2),
         interpret=interpret,
         name="group_norm_sums",
@@ -173,8 +167,6 @@ def group_norm(
             interpret=interpret,
         ),
         grid=grid,
-        in_specs=[whole(x), whole(sums), whole(scale), whole(bias)],
-        out_specs=whole(x),
         out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
         compiler_params=plt.CompilerParams(num_warps=8, num_stages=2),
         interpret=interpret,
