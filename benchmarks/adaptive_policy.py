@@ -15,28 +15,22 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from benchmarks.cases import KNOWN
 from benchmarks.command import add_adaptive_options, positive, run_command, share
 from benchmarks.results import markdown_table
 from benchmarks.windows import read_costs
 from sdvar_jax.config import PYRAMID_256, ScalePyramid
 from sdvar_jax.decoding.speculative import CostModel, Speculative
 from sdvar_jax.decoding.speculative.cost_model import (
-    ALONE,
     DEFAULT_COST,
     FIRST_CHOICE,
-    TRIAL,
     Spent,
     acceptance_estimates,
     choose_window,
-    trial_scales,
 )
 from sdvar_jax.decoding.speculative.decoder import PROGRESSES
 from sdvar_jax.decoding.speculative.windows import CheckWindow
-from sdvar_jax.decoding.window import Window
 from sdvar_jax.errors import SdvarError
-
-# Drafted scales of earlier requests, where they are known.
-_SEEN = 1000.0
 
 
 class Policy:
@@ -54,7 +48,6 @@ class Policy:
         self.plan = decoder.plan(pyramid)
         self._per_sample = decoder.progress == "per-sample"
         self.alone = sum(map(cost.target.seconds, pyramid.lengths))
-        self._trial = trial_scales(pyramid, cost, decoder.adaptive_overhead)
         self._decoder = decoder
         self._choose = jax.jit(
             functools.partial(
@@ -78,17 +71,16 @@ class Policy:
         now, windows = Spent(*np.zeros(6, np.int32), turns=np.float32(0)), []
         settled = self._decoder.settled(self.pyramid, len(passes), (accepted, judged))
         assert isinstance(settled, Speculative)
-        begin = settled.begin
-        if begin in (ALONE, TRIAL):
-            drafts = self._trial if begin == TRIAL else 0
-            alone = [CheckWindow(Window(s, s + 1), int(s < drafts)) for s in scales.tolist()]
-            return self.alone + sum(map(self.cost.draft.seconds, lengths[:drafts])), alone
+        if not settled.waits:
+            windows = [*settled.windows_alone(self.pyramid)]
+            tried = lengths[: sum(checked.drafted for checked in windows)]
+            return self.alone + sum(map(self.cost.draft.seconds, tried)), windows
         while now.committed < self.plan.limit:
             start = int(now.committed)
             estimates = acceptance_estimates(accepted, judged)
             at_stake = np.sum(progress <= scales, axis=0, dtype=np.int32)
-            if start == 0 and begin is not None:
-                choice = begin - FIRST_CHOICE
+            if start == 0 and settled.begin is not None:
+                choice = settled.begin - FIRST_CHOICE
             else:
                 choice = int(self._choose(now, at_stake, *estimates))
             checked, *alone = self.plan.turn(start, choice)
@@ -142,7 +134,7 @@ def rows(
             "acceptance": f"{chance:.0%}",
             "first": mean(lambda passes: policy.seconds(passes)[0], chance),
             "later": mean(
-                lambda passes, c=chance: policy.seconds(passes, c * _SEEN, _SEEN)[0], chance
+                lambda passes, c=chance: policy.seconds(passes, c * KNOWN, KNOWN)[0], chance
             ),
         }
         for chance in acceptances

@@ -13,6 +13,8 @@ from sdvar_jax.decoding.speculative.cost_model import DEFAULT_COST, CostModel
 from sdvar_jax.decoding.speculative.decoder import ADAPTIVE
 
 FULL = 1.0
+KNOWN = 1000
+"""Drafted scales judged in earlier calls, where it is known what passes."""
 # In the order in which they run.
 GROUPS = (
     "floor",

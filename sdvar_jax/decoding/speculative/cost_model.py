@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import chex
 import jax
@@ -191,10 +192,37 @@ def _window_costs(
     return costs, saved
 
 
+def _seconds_until(forward: ForwardCost, pyramid: ScalePyramid) -> np.ndarray:
+    """Seconds of all scales before each, one forward a scale, [num_scales + 1]."""
+    return np.cumsum([0.0, *map(forward.seconds, pyramid.lengths)])
+
+
 def _until(forward: ForwardCost, pyramid: ScalePyramid) -> jax.Array:
-    """Seconds of all scales before each, one forward a scale, float32 [num_scales + 1]."""
-    seconds = np.cumsum([0.0, *map(forward.seconds, pyramid.lengths)])
-    return jnp.asarray(seconds, jnp.float32)
+    """The same within a program, float32."""
+    return jnp.asarray(_seconds_until(forward, pyramid), jnp.float32)
+
+
+def _weigh(
+    costs: Any, saved: Any, drafts_before: Any, acceptance: Any, proven: Any, allowance: Any
+) -> tuple[Any, Any, Any]:
+    """The law of ``choose_window``, on NumPy's arrays before a run and on JAX's within it.
+
+    Args:
+      costs: of the windows, [windows].
+      saved: what each scale of a window costs the target, [windows, num_scales].
+      drafts_before: drafts at stake before the j-th scale of a window, [num_scales].
+      acceptance: probability that a drafted scale of one sample passes.
+      proven: the same as a cautious estimate.
+      allowance: seconds that may be lost.
+
+    Returns:
+      Of each window the likely speed-up over the target alone, the proven loss, and whether that
+      is allowed.
+    """
+    loss = costs - saved @ proven**drafts_before
+    # A window of the target alone loses nothing, up to rounding.
+    allowed = (loss <= allowance) | (loss <= 1e-4 * costs)
+    return saved @ acceptance**drafts_before / costs, loss, allowed
 
 
 def acceptance_estimates(
@@ -293,21 +321,12 @@ def choose_window(
     # Drafts at stake before the j-th scale of a window from here.
     drafts_before = (before[stops] - before[start]).astype(jnp.float32)  # [num_scales]
 
-    def worth(probability: jax.Array | float) -> jax.Array:
-        return jnp.matmul(saved, probability**drafts_before)  # [windows]; right for those from here
-
     allowance = overhead * _until(cost.target, pyramid)[-1] - spent.lost(cost, pyramid)
-    loss = costs - worth(proven)
-    # A window of the target alone loses nothing, up to rounding.
-    allowed = loss <= jnp.maximum(allowance, 1e-4 * costs)
-    speedup = jnp.where(allowed, worth(acceptance) / costs, -1.0)
-
-    def at_start(of_windows: jax.Array) -> jax.Array:
-        return of_windows.reshape(-1, plan.choices)[start]
-
-    best = jnp.argmax(at_start(speedup))
-    least = jnp.argmin(at_start(loss))
-    return jnp.where(jnp.any(at_start(allowed)), best, least).astype(jnp.int32)
+    # Right for the windows that start here.
+    weighed = _weigh(costs, saved, drafts_before, acceptance, proven, allowance)
+    speedup, loss, allowed = (each.reshape(-1, plan.choices)[start] for each in weighed)
+    best = jnp.argmax(jnp.where(allowed, speedup, -1.0))
+    return jnp.where(jnp.any(allowed), best, jnp.argmin(loss)).astype(jnp.int32)
 
 
 def trial_scales(pyramid: ScalePyramid, cost: CostModel, overhead: float) -> int:
@@ -316,9 +335,8 @@ def trial_scales(pyramid: ScalePyramid, cost: CostModel, overhead: float) -> int
     They are the first ones, since the draft's KV cache has no gaps. Their drafts take no more than
     ``overhead`` of the target's time for all scales.
     """
-    allowance = overhead * sum(map(cost.target.seconds, pyramid.lengths))
-    drafts = np.cumsum([*map(cost.draft.seconds, pyramid.lengths)])
-    return int(np.sum(drafts <= allowance))
+    allowance = overhead * _seconds_until(cost.target, pyramid)[-1]
+    return int(np.sum(_seconds_until(cost.draft, pyramid)[1:] <= allowance))
 
 
 ALONE, TRIAL, FIRST_CHOICE = range(3)
@@ -354,12 +372,13 @@ def choose_start(
         table[: plan.choices] for table in _window_costs(plan, pyramid, cost, in_loop=False)
     )
     drafts = np.asarray([plan.at(0, choice).drafted > 0 for choice in range(plan.choices)])
-    drafts_before = batch * np.arange(pyramid.num_scales)
-    acceptance, proven = acceptance_estimates(accepted, judged)
-    speedup = saved @ acceptance**drafts_before / costs
-    loss = costs - saved @ proven**drafts_before
-    allowance = overhead * sum(map(cost.target.seconds, pyramid.lengths))
-    allowed = loss <= np.maximum(allowance, 1e-4 * costs)
+    speedup, _, allowed = _weigh(
+        costs,
+        saved,
+        batch * np.arange(pyramid.num_scales),
+        *acceptance_estimates(accepted, judged),
+        overhead * _seconds_until(cost.target, pyramid)[-1],
+    )
     choice = int(np.argmax(np.where(allowed, speedup, -1.0)))
     if drafts[choice]:
         return FIRST_CHOICE + choice

@@ -268,10 +268,7 @@ class Speculative(Decoder):
             keep_draft_logits=self.accept.needs_draft_logits,
             trace=self.trace,
         )
-        if self.begin is None:
-            state = self._run_all(run, state)
-        else:
-            state = self._run_begun(run, state, self.begin)
+        state = self._run_all(run, state) if self.waits else self._run_alone(run, state)
         return Decoded(
             tokens=state.tokens,
             f_hats=state.f_hats,
@@ -279,23 +276,20 @@ class Speculative(Decoder):
             trace=state.trace,
         )
 
-    def _run_begun(self, run: SpeculativeRun, state: DecodingState, begin: int) -> DecodingState:
-        """An adaptive run whose beginning is decided, see ``choose_start``.
-
-        What the target makes alone costs what it costs without a draft model: no loop, no waiting.
-        """
-        plan, scales = run.plan, run.pyramid.num_scales
-        if begin >= FIRST_CHOICE:
-            first = plan.at(0, begin - FIRST_CHOICE)
-            return self._loop(run, 1, scales, self._first_window(run, first, state))
+    def windows_alone(self, pyramid: ScalePyramid) -> tuple[CheckWindow, ...]:
+        """The windows of a run that leaves all scales to the target; drafts on trial first."""
         tried = 0
-        if begin == TRIAL:
-            tried = trial_scales(run.pyramid, self.cost, self.adaptive_overhead)
-        for scale in range(scales):
-            drafted = int(scale < tried)
-            state = draft_scales(run, state, range(scale, scale + drafted))
-            checked = CheckWindow(Window(scale, scale + 1), drafted)
-            state = check_window_once(run, state, checked)
+        if self.begin == TRIAL:
+            tried = trial_scales(pyramid, self.cost, self.adaptive_overhead)
+        return tuple(
+            CheckWindow(Window(scale, scale + 1), int(scale < tried))
+            for scale in range(pyramid.num_scales)
+        )
+
+    def _run_alone(self, run: SpeculativeRun, state: DecodingState) -> DecodingState:
+        """The target makes all scales: what it costs without a draft, no loop and no waiting."""
+        for checked in self.windows_alone(run.pyramid):
+            state = self._draft_and_check(run, checked, state)
         return state
 
     def _run_all(self, run: SpeculativeRun, state: DecodingState) -> DecodingState:
@@ -307,34 +301,30 @@ class Speculative(Decoder):
         is committed, the scales behind the last checked one follow in one go.
         """
         plan, scales = run.plan, run.pyramid.num_scales
-        fixed_start = plan.choices == 1
+        first = 0 if plan.choices == 1 else None
+        if self.begin is not None:
+            first = self.begin - FIRST_CHOICE
         fixed_end = plan.limit < scales and self._draft_is_up_to_date(plan)
-        if fixed_start:
-            state = self._first_window(run, plan.windows[0], state)
-        state = self._loop(run, int(fixed_start), plan.limit if fixed_end else scales, state)
+        if first is not None:
+            state = self._draft_and_check(run, plan.at(0, first), state)
+        start, stop = int(first is not None), plan.limit if fixed_end else scales
+        if start < stop:
+            state = jax.lax.while_loop(
+                lambda state: state.committed < stop,
+                functools.partial(self._step, run, start, stop),
+                state,
+            )
         if fixed_end:
             state = draft_scales(run, state, range(plan.limit, scales))
             state = commit_unchecked(run, state)
         return state
 
-    def _first_window(
+    def _draft_and_check(
         self, run: SpeculativeRun, checked: CheckWindow, state: DecodingState
     ) -> DecodingState:
-        """Drafts and checks a window from the first scale."""
-        state = draft_scales(run, state, range(checked.drafted_stop))
+        """A window whose start is known; if it drafts, the draft has seen all scales before it."""
+        state = draft_scales(run, state, range(checked.window.start, checked.drafted_stop))
         return check_window_once(run, state, checked=checked)
-
-    def _loop(
-        self, run: SpeculativeRun, start: int, stop: int, state: DecodingState
-    ) -> DecodingState:
-        """Turn after turn until all scales before ``stop`` are committed."""
-        if start >= stop:
-            return state
-        return jax.lax.while_loop(
-            lambda state: state.committed < stop,
-            functools.partial(self._step, run, start, stop),
-            state,
-        )
 
     def _step(
         self, run: SpeculativeRun, start: int, stop: int, state: DecodingState
