@@ -19,7 +19,15 @@ import numpy as np
 
 from benchmarks import peer
 from benchmarks.budget import Budget
-from benchmarks.cases import GROUPS, Case, Choices, chosen_groups, decoding_cases, needs_draft
+from benchmarks.cases import (
+    GROUPS,
+    KNOWN,
+    Case,
+    Choices,
+    chosen_groups,
+    decoding_cases,
+    needs_draft,
+)
 from benchmarks.ceilings import measure_ceilings
 from benchmarks.command import (
     add_adaptive_options,
@@ -63,9 +71,6 @@ from sdvar_jax.models.var.quantized import has_int8_weights
 from sdvar_jax.pipeline import Pipeline
 from sdvar_jax.runtime.memory import peak_memory
 
-# Drafted scales of earlier calls, where it is known what passes.
-_MANY = 1000
-
 
 class Suite:
     """One target with its draft; measures cases at any batch.
@@ -99,7 +104,6 @@ class Suite:
         self._filter_method = self._pipeline.filter_method
         self._target_seconds: dict[int, float] = {}
         self._ahead: CompileAhead | None = None
-        self._programs: dict[tuple[Decoder, int], Program] = {}
 
     def request(self, batch: int, threshold: float = 1.0, draw: int = 0) -> Request:
         """Random labels; samples numbered from 0; ``draw`` chooses among seeds."""
@@ -123,23 +127,22 @@ class Suite:
         if self._skip(case.name, f"{case.name}, batch {batch}"):
             return
         with self._budget.spend(case.name):
+            # Kept for this case alone; what calls know decides which of them they run.
+            programs = functools.cache(functools.partial(self._program, batch=batch))
             for point in case.acceptances:
-                seen = self._measure_point(case, batch, point)
+                seen = self._measure_point(case, batch, programs, point)
                 if case.learns:
                     later = dataclasses.replace(case, name=f"{case.name}, later calls")
-                    self._measure_point(later, batch, point, seen)
+                    self._measure_point(later, batch, programs, point, seen)
 
     def _settled(self, decoder: Decoder, batch: int, seen: tuple[int, int] = (0, 0)) -> Decoder:
         """The decoder as calls run it that know of this acceptance."""
         return decoder.settled(self.models.target.config.pyramid, batch, seen)
 
     def _program(self, decoder: Decoder, batch: int) -> Program:
-        """Compiled: ahead, earlier, or now."""
-        key = decoder, batch
-        if key not in self._programs:
-            program = None if self._ahead is None else self._ahead.get(key)
-            self._programs[key] = program or compile_program(self._lower(decoder, batch))
-        return self._programs[key]
+        """Compiled ahead or now."""
+        program = None if self._ahead is None else self._ahead.get((decoder, batch))
+        return program or compile_program(self._lower(decoder, batch))
 
     def _lower(self, decoder: Decoder, batch: int) -> Lower:
         return functools.partial(
@@ -157,7 +160,7 @@ class Suite:
                 if case.name == "adaptive" and choices.wants("windows"):
                     continue
                 # Of adaptive windows: of nothing known, of no draft and of every draft accepted.
-                known = ((0, 0), (0, _MANY), (_MANY, _MANY)) if case.learns else ((0, 0),)
+                known = ((0, 0), (0, KNOWN), (KNOWN, KNOWN)) if case.learns else ((0, 0),)
                 for seen in known:
                     decoder = self._settled(case.decoder, batch, seen)
                     self._ahead.submit((decoder, batch), self._lower(decoder, batch))
@@ -167,6 +170,7 @@ class Suite:
         self,
         case: Case,
         batch: int,
+        programs: Callable[[Decoder], Program],
         acceptance: float | None,
         seen: tuple[int, int] = (0, 0),
     ) -> tuple[int, int]:
@@ -175,13 +179,14 @@ class Suite:
         Args:
           case: the decoder.
           batch: images a call.
+          programs: gives the compiled program of a decoder.
           acceptance: planned, or None.
           seen: drafted scales accepted and judged in earlier calls.
 
         Returns:
           Those of these calls, all together.
         """
-        program = self._program(self._settled(case.decoder, batch, seen), batch)
+        program = programs(self._settled(case.decoder, batch, seen))
         threshold = 1.0 if acceptance is None else acceptance
         known = jnp.asarray(seen, jnp.float32)
 

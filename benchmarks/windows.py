@@ -155,7 +155,13 @@ class CostMeasurement:
             return None
         target, vqvae = self._models.target, self._models.vqvae
         scales = target.config.pyramid.num_scales
-        pipeline = Pipeline(target, vqvae, self._models.draft, filter_method=self._filter_method)
+        pipeline = Pipeline(
+            target,
+            vqvae,
+            self._models.draft,
+            kernels=target.kernels,
+            filter_method=self._filter_method,
+        )
         request = make_request(np.zeros(batch), 0, self._sampling, target.config.pyramid)
         in_loop = Speculative(gamma=(0,) * scales)
         with self._budget.spend("turn"):
