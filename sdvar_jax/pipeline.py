@@ -31,6 +31,7 @@ from sdvar_jax.models.var.kernels.choice import prepared, running_with
 from sdvar_jax.models.var.quantized import FLOAT, with_weights
 from sdvar_jax.models.vqvae.placement import (
     decoding_half,
+    drawing_part,
     filters_out_first,
     for_one_gpu,
 )
@@ -165,10 +166,11 @@ class Pipeline:
         self.default_sampling = default_sampling
         running_draft = None if draft is None else prepared(draft)
         on_one_gpu = target.kernels == FUSED and mesh is None
-        drawing = decoding_half(vqvae)
+        half = decoding_half(vqvae)
         if on_one_gpu:
-            drawing = filters_out_first(for_one_gpu(drawing))
-        parts = [split(model) for model in (prepared(target), drawing, running_draft)]
+            half = filters_out_first(for_one_gpu(half))
+        running = (prepared(target), half.quantizer, drawing_part(half), running_draft)
+        parts = [split(model) for model in running]
         self._definitions = Definitions(*(definition for definition, _ in parts))
         self._weights = Weights(*(weights for _, weights in parts))
         self.mesh: Mesh | None = None
@@ -314,7 +316,7 @@ class Pipeline:
     ) -> tuple[jax.stages.Lowered, Weights]:
         """As ``lower``, without the images."""
         arguments = self._arguments(request, decoder, sampling)
-        return self._programs.lower_tokens(arguments), arguments["weights"]
+        return self._programs.lower_tokens(arguments), arguments["weights"].of_tokens()
 
     def lower_images(
         self, f_hats: jax.Array | jax.ShapeDtypeStruct

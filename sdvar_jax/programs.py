@@ -33,23 +33,53 @@ class Definition:
 
 @dataclasses.dataclass(frozen=True)
 class Definitions:
-    """The static half of the models."""
+    """The static half of the models; None for one that a program is not given.
+
+    Attributes:
+      target: the large model.
+      quantizer: the VQVAE's.
+      drawing: what makes pictures of f_hat, see ``placement.drawing_part``.
+      draft: the small model.
+    """
 
     target: Definition | None
-    vqvae: Definition
+    quantizer: Definition | None
+    drawing: Definition | None
     draft: Definition | None
+
+    def of_tokens(self) -> Definitions:
+        """Those that tokens are made with."""
+        return dataclasses.replace(self, drawing=None)
+
+    def of_images(self) -> Definitions:
+        """Those that images are made with."""
+        return Definitions(target=None, quantizer=None, drawing=self.drawing, draft=None)
 
 
 class Weights(struct.PyTreeNode):
-    """The arrays of the models, as plain tuples: a call spends no time on taking trees apart."""
+    """The arrays of the models, as plain tuples: a call spends no time on taking trees apart.
+
+    It does spend some on each array it is given, so that a program is given no others than its own.
+
+    Attributes:
+      target: as ``Definitions`` has them.
+      quantizer: likewise.
+      drawing: likewise.
+      draft: likewise.
+    """
 
     target: Any
-    vqvae: Any
+    quantizer: Any
+    drawing: Any
     draft: Any
 
+    def of_tokens(self) -> Weights:
+        """Those that tokens are made with."""
+        return self.replace(drawing=None)
+
     def of_images(self) -> Weights:
-        """Those that the images are made with."""
-        return self.replace(target=None, draft=None)
+        """Those that images are made with."""
+        return self.replace(target=None, quantizer=None, draft=None)
 
 
 def split(model: Any) -> tuple[Any, Any]:
@@ -70,9 +100,10 @@ def _tokens(
 ) -> Decoded:
     """Tokens and f_hat."""
     assert definitions.target is not None
+    assert definitions.quantizer is not None
     models = DecodingModels(
         target=definitions.target.merge(weights.target),
-        quantizer=definitions.vqvae.merge(weights.vqvae).quantizer,
+        quantizer=definitions.quantizer.merge(weights.quantizer),
         draft=None if definitions.draft is None else definitions.draft.merge(weights.draft),
     )
     return decoder.decode(models, request, sampling)
@@ -80,7 +111,8 @@ def _tokens(
 
 def _images(definitions: Definitions, weights: Weights, f_hats: jax.Array) -> jax.Array:
     """Images in [0, 1], float32 [batch, side, side, 3], from the last of the f_hats."""
-    return (definitions.vqvae.merge(weights.vqvae).decode(f_hats[-1]) + 1.0) / 2.0
+    assert definitions.drawing is not None
+    return (definitions.drawing.merge(weights.drawing).decode(f_hats[-1]) + 1.0) / 2.0
 
 
 def _tokens_and_images(
@@ -131,7 +163,7 @@ class Run:
         if len(self.executables) == 1:
             return self.executables[0](weights=weights, request=request)
         tokens, images = self.executables
-        decoded = tokens(weights=weights, request=request)
+        decoded = tokens(weights=weights.of_tokens(), request=request)
         return decoded, images(weights=weights.of_images(), f_hats=decoded.f_hats)
 
     @property
@@ -198,7 +230,11 @@ class Programs:
 
     def lower_tokens(self, arguments: Arguments) -> jax.stages.Lowered:
         """From labels to tokens and f_hat alone."""
-        return lowered(self._tokens, **arguments)
+        own = {
+            "definitions": arguments["definitions"].of_tokens(),
+            "weights": arguments["weights"].of_tokens(),
+        }
+        return lowered(self._tokens, **{**arguments, **own})
 
     def lower_images(
         self,
@@ -209,7 +245,7 @@ class Programs:
         """From f_hats to images: the same program for all decoders."""
         return lowered(
             self._images,
-            definitions=dataclasses.replace(definitions, target=None, draft=None),
+            definitions=definitions.of_images(),
             weights=weights.of_images(),
             f_hats=f_hats,
         )

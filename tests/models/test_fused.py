@@ -17,6 +17,7 @@ from small_models import (
     small_vqvae,
 )
 
+import sdvar_jax.models.var.fused as fused_path
 from sdvar_jax.config import BFLOAT16, FLOAT32, DTypePolicy, ScalePyramid, preset
 from sdvar_jax.decoding import Handoff, TargetOnly
 from sdvar_jax.decoding.speculative import Speculative
@@ -48,6 +49,15 @@ def test_windows_over_the_cache(windows, options):
     for one, other in zip(got, wanted, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
     for one, other in zip(jax.tree.leaves(cache), jax.tree.leaves(wanted_cache), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_long_windows_over_several_scales_leave_tiles_of_keys_out(monkeypatch):
+    monkeypatch.setattr(fused_path, "_CAUSAL_LENGTH", 4)
+    model, windows = small_model(config(mlp_ratio=2.0)), [(0, 3), (3, 5)]
+    wanted, _ = hidden_over_windows(model, windows)
+    got, _ = hidden_over_windows(with_kernels(model, INTERPRETED), windows)
+    for one, other in zip(got, wanted, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
+from sdvar_jax.models.resize import area_matrix, bicubic_matrix, resize_area, resize_bicubic
 from sdvar_jax.models.var.kernels.attention import block_of, cached_attention
+from sdvar_jax.models.var.kernels.block_causal import block_causal_attention
 from sdvar_jax.models.var.kernels.linear import (
     Tiling,
     linear,
@@ -18,6 +20,8 @@ from sdvar_jax.models.var.kernels.linear import (
 )
 from sdvar_jax.models.var.kernels.normalize import residual_normalize
 from sdvar_jax.models.vqvae.kernels.group_norm import group_norm
+from sdvar_jax.models.vqvae.kernels.residual_convolution import residual_convolution
+from sdvar_jax.models.vqvae.kernels.resize import resize, taps_of
 from sdvar_jax.runtime import dependent_launch
 
 TOLERANCE = 1e-5
@@ -58,6 +62,12 @@ class TestLinear:
         wanted = jax.nn.gelu(wanted, approximate=True) if gelu else wanted
         got = linear(x, kernel, bias, gelu=gelu, interpret=True)
         np.testing.assert_allclose(got, wanted, atol=TOLERANCE)
+
+    @pytest.mark.parametrize("written", [1, 16, 70])
+    def test_writes_the_first_rows_alone(self, written):
+        x, kernel, bias = normal(0, 128, 128), normal(1, 128, 64) / 16, normal(2, 64)
+        got = linear(x, kernel, bias, written=written, interpret=True)
+        np.testing.assert_array_equal(got, linear(x, kernel, bias, interpret=True)[:written])
 
     def test_more_rows_are_cut_up_too(self):
         x, kernel, bias = normal(0, 192, 128), normal(1, 128, 256) / 16, normal(2, 256)
@@ -170,7 +180,12 @@ class TestLinear:
         assert not multiplies_well(513, 64 * 64)
 
 
-class TestCachedAttention:
+# Tiles small enough for several of them.
+causal_in_small_tiles = functools.partial(block_causal_attention, block_q=16, block_k=16)
+
+
+@pytest.mark.parametrize("attention", [cached_attention, causal_in_small_tiles], ids=["one", "two"])
+class TestAttention:
     HEADS, HEAD_DIM, TOTAL = 2, 16, 96
 
     def reference(self, qkv, biases, scale_mul, limits, keys, values, rows, offset):
@@ -210,7 +225,7 @@ class TestCachedAttention:
         ],
     )
     def test_attends_over_the_prefix_and_the_window_and_fills_the_cache(
-        self, rows, offset, limits, normalized
+        self, attention, rows, offset, limits, normalized
     ):
         width = self.HEADS * self.HEAD_DIM
         padded = padded_rows(rows * len(limits))
@@ -221,7 +236,7 @@ class TestCachedAttention:
         # One row more than the window runs: that of a dropped unconditional half.
         keys = normal(1, rows + 1, self.TOTAL, self.HEADS, self.HEAD_DIM)
         values = normal(2, *keys.shape)
-        got = cached_attention(
+        got = attention(
             qkv,
             *biases,
             scale_mul,
@@ -235,25 +250,28 @@ class TestCachedAttention:
         wanted = self.reference(qkv, biases, scale_mul, limits, keys, values, rows, offset)
         tolerance = 4 * TOLERANCE if normalized else TOLERANCE  # a scale of 100 sharpens errors
         np.testing.assert_allclose(got[0][: rows * len(limits)], wanted[0], atol=tolerance)
-        np.testing.assert_allclose(got[1], wanted[1], atol=TOLERANCE)
-        np.testing.assert_array_equal(got[2], wanted[2])
+        # The first window makes the cache anew, and what it does not write is never read.
+        known = np.s_[:rows, : len(limits)] if offset == 0 else np.s_[:]
+        np.testing.assert_allclose(got[1][known], wanted[1][known], atol=TOLERANCE)
+        np.testing.assert_array_equal(got[2][known], wanted[2][known])
 
-    def test_what_lies_behind_the_window_in_the_cache_is_never_read(self):
+    def test_what_lies_behind_the_window_in_the_cache_is_never_read(self, attention):
         width = self.HEADS * self.HEAD_DIM
         qkv, biases, limits = normal(0, 16, 3 * width), normal(1, 2, width), jnp.full(4, 4)
         shape = (1, self.TOTAL, self.HEADS, self.HEAD_DIM)
         clean, dirty = jnp.zeros(shape), jnp.zeros(shape).at[:, 5:].set(jnp.nan)
         outs = [
-            cached_attention(
-                qkv, *biases, jnp.ones(2), limits, c, c, rows=1, offset=1, interpret=True
-            )[0][:4]
+            attention(qkv, *biases, jnp.ones(2), limits, c, c, rows=1, offset=1, interpret=True)[0][
+                :4
+            ]
             for c in (clean, dirty)
         ]
         np.testing.assert_array_equal(*outs)
 
-    @pytest.mark.parametrize(("length", "tile"), [(1, 16), (17, 32), (64, 64), (256, 64)])
-    def test_tiles_are_powers_of_two(self, length, tile):
-        assert block_of(length, 64) == tile
+
+@pytest.mark.parametrize(("length", "tile"), [(1, 16), (17, 32), (64, 64), (256, 64)])
+def test_tiles_of_attention_are_powers_of_two(length, tile):
+    assert block_of(length, 64) == tile
 
 
 class TestResidualNormalize:
@@ -358,3 +376,38 @@ def test_kernels_let_the_next_one_start_where_the_device_can(available, monkeypa
     program = lowered_for_a_gpu(norm, jnp.zeros((1, 8, 8, 32)))
     # Of both kernels, in what is left to Triton.
     assert program.count("griddepcontrol.launch_dependents") == 2 * available
+
+
+class TestResize:
+    @pytest.mark.parametrize("side", [1, 2, 3, 5, 10, 13])
+    def test_is_the_resize_by_matrices(self, side):
+        small, large = normal(0, 2, side, side, 16), normal(1, 2, 16, 16, 16)
+        got = resize(small, bicubic_matrix(side, 16), interpret=True)
+        np.testing.assert_allclose(got, resize_bicubic(small, 16), atol=TOLERANCE)
+        got = resize(large, area_matrix(16, side), interpret=True)
+        np.testing.assert_allclose(got, resize_area(large, side), atol=TOLERANCE)
+
+    @pytest.mark.parametrize("matrix", [bicubic_matrix(5, 16), area_matrix(16, 5)])
+    def test_taps_are_what_a_matrix_is_made_of(self, matrix):
+        places, values = taps_of(matrix)
+        assert places.shape == values.shape == (len(matrix), 4)
+        whole = np.zeros_like(matrix)
+        np.add.at(whole, (np.arange(len(matrix))[:, None], places), values)
+        np.testing.assert_array_equal(whole, matrix)
+
+
+@pytest.mark.parametrize("side", [4, 16, 20])
+def test_a_residual_convolution_is_the_plain_one_and_its_input(side):
+    maps, filters = normal(0, 2, side, side, 16), normal(1, 3, 3, 16, 16) / 12
+    bias = normal(2, 16)
+    plain = jax.lax.conv_general_dilated(
+        maps,
+        filters,
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision="highest",
+    )
+    got = residual_convolution(maps, filters, bias, ratio=0.25, interpret=True)
+    wanted = 0.75 * maps + 0.25 * (plain + bias[None, None, None])
+    np.testing.assert_allclose(got, wanted, atol=TOLERANCE)

@@ -10,7 +10,12 @@ from sdvar_jax.config import BFLOAT16, FLOAT32, VQVAEConfig, preset
 from sdvar_jax.models.kernels import AUTO, FUSED, INTERPRETED, REFERENCE
 from sdvar_jax.models.var.kernels.choice import choose_kernels
 from sdvar_jax.models.vqvae.layers import GroupNorm, PhasedUpsample, Upsample
-from sdvar_jax.models.vqvae.placement import decoding_half, filters_out_first, for_one_gpu
+from sdvar_jax.models.vqvae.placement import (
+    decoding_half,
+    drawing_part,
+    filters_out_first,
+    for_one_gpu,
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +40,14 @@ def test_the_half_makes_the_same_pictures_from_the_same_arrays(vqvae, f_hat):
     assert {id(leaf) for leaf in leaves(half)} <= {id(leaf) for leaf in leaves(vqvae)}
     assert not hasattr(half, "encoder")
     assert hasattr(vqvae, "encoder")
+
+
+def test_the_drawing_part_decodes_without_a_quantizer(vqvae, f_hat):
+    half = decoding_half(vqvae)
+    part = drawing_part(half)
+    np.testing.assert_array_equal(part.decode(f_hat), half.decode(f_hat))
+    assert not hasattr(part, "quantizer")
+    assert hasattr(half, "quantizer")
 
 
 def test_the_decoders_filters_lie_by_output_channels_and_mean_the_same(vqvae, f_hat):
@@ -68,8 +81,8 @@ def test_phases_double_a_map_as_the_convolution_of_its_copies_does(shape):
 def test_sums_for_one_gpu_are_as_near_to_the_pictures_of_32_bits(vqvae, f_hat):
     half = decoding_half(small_vqvae(BFLOAT16))
     fused = for_one_gpu(half, INTERPRETED)
-    assert norms_run_by(fused) == {INTERPRETED}
-    assert norms_run_by(half) == {REFERENCE}
+    assert norms_run_by(fused) == {INTERPRETED} == {fused.quantizer.kernels}
+    assert norms_run_by(half) == {REFERENCE} == {half.quantizer.kernels}
     wanted = vqvae.decode(f_hat)
     off, reference_off = (np.abs(model.decode(f_hat) - wanted).mean() for model in (fused, half))
     assert off < 1.1 * reference_off

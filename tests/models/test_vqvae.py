@@ -16,9 +16,10 @@ from golden_models import (
 )
 from golden_weights import GOLDEN
 
-from sdvar_jax.config import PYRAMID_256, PYRAMID_512
+from sdvar_jax.config import PYRAMID_256, PYRAMID_512, VQVAEConfig
 from sdvar_jax.models import VQVAE
-from sdvar_jax.models.vqvae.quantizer import convolution_of_scale
+from sdvar_jax.models.kernels import INTERPRETED
+from sdvar_jax.models.vqvae.quantizer import Quantizer, convolution_of_scale
 
 SCALES = {"256": PYRAMID_256.num_scales, "512": PYRAMID_512.num_scales, "tiny": 4}
 
@@ -102,3 +103,29 @@ def test_official_layout_of_ten_scales(official_layout):
 def test_wrong_image_side_is_refused(tiny):
     with pytest.raises(AssertionError):
         tiny.encode(jnp.zeros((1, 32, 32, 3)))
+
+
+def test_the_quantizers_kernels_give_the_same_f_hat_and_inputs():
+    config = VQVAEConfig(vocab_size=64, latent_channels=16)
+    quantizer = Quantizer(config, rngs=nnx.Rngs(0))
+    fused = nnx.merge(*nnx.split(quantizer))
+    fused.kernels = INTERPRETED
+    random = np.random.default_rng(0)
+    tokens = tuple(
+        jnp.asarray(random.integers(0, 64, (2, length))) for length in config.pyramid.lengths
+    )
+    wanted, got = quantizer.f_hats(tokens), fused.f_hats(tokens)
+    assert np.abs(wanted).max() > 0.01
+    np.testing.assert_allclose(got, wanted, atol=1e-6)
+    np.testing.assert_allclose(
+        fused.teacher_forcing_inputs(wanted), quantizer.teacher_forcing_inputs(wanted), atol=1e-6
+    )
+
+
+def test_channels_that_no_tile_is_as_wide_as_take_the_reference_path():
+    config = VQVAEConfig(vocab_size=64, latent_channels=24)
+    quantizer = Quantizer(config, rngs=nnx.Rngs(0))
+    tokens = (jnp.asarray([[3]]), jnp.asarray([[5, 0, 1, 2]]))
+    wanted = quantizer.f_hats(tokens)
+    quantizer.kernels = INTERPRETED
+    np.testing.assert_array_equal(quantizer.f_hats(tokens), wanted)

@@ -21,6 +21,7 @@ from sdvar_jax.config import DTypePolicy, VARConfig
 from sdvar_jax.models.var.block import Block
 from sdvar_jax.models.var.cache import KVCache
 from sdvar_jax.models.var.kernels.attention import cached_attention
+from sdvar_jax.models.var.kernels.block_causal import block_causal_attention
 from sdvar_jax.models.var.kernels.linear import (
     Tiling,
     linear,
@@ -30,6 +31,9 @@ from sdvar_jax.models.var.kernels.linear import (
 )
 from sdvar_jax.models.var.kernels.normalize import residual_normalize
 from sdvar_jax.models.var.products import Kernel, product
+
+_CAUSAL_LENGTH = 256
+"""Positions up to which a window over several scales has too few tiles to leave any out."""
 
 # Places in a block's six AdaLN vectors; a shift lies two behind its scale.
 _GAMMA1, _GAMMA2, _SCALE1, _SCALE2 = range(4)
@@ -91,7 +95,7 @@ class _Products:
 
 # One function a window, so that a model of thirty blocks is traced and lowered as one; the compiler
 # puts the blocks back in line.
-@functools.partial(jax.jit, static_argnames=("offset", "interpret"))
+@functools.partial(jax.jit, static_argnames=("offset", "causal", "interpret"))
 def _fused_block(
     block: Block,
     total: jax.Array,
@@ -103,6 +107,7 @@ def _fused_block(
     values: jax.Array,
     *,
     offset: int,
+    causal: bool,
     interpret: bool,
 ) -> tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]:
     """Runs one block over a window of positions.
@@ -117,7 +122,8 @@ def _fused_block(
       keys: this block's cache.
       values: likewise.
       offset: see ``fused_hidden``.
-      interpret: likewise.
+      causal: whether tiles of keys that no query sees are worth leaving out.
+      interpret: see ``fused_hidden``.
 
     Returns:
       ``total`` and ``h`` for the next block (None behind the last), and the cache written.
@@ -126,7 +132,8 @@ def _fused_block(
     rows, length = modulation.shape[0], seen.shape[0]
     products = _Products(rows * length, config, block.dtypes, interpret)
     common = {"length": length, "eps": config.norm_eps, "interpret": interpret}
-    out, keys, values = cached_attention(
+    attention = block_causal_attention if causal else cached_attention
+    out, keys, values = attention(
         products.whole(h, attn.qkv_weight()),
         attn.q_bias[...],
         attn.v_bias[...],
@@ -215,7 +222,7 @@ def _own_linear(
     rows = x.shape[0]
     padded = jnp.pad(x, ((0, padded_rows(rows) - rows), (0, 0)))
     kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
-    return linear(padded, kernel, bias, out_dtype=out_dtype, interpret=interpret)[:rows]
+    return linear(padded, kernel, bias, out_dtype=out_dtype, written=rows, interpret=interpret)
 
 
 def fused_hidden(
@@ -256,6 +263,7 @@ def fused_hidden(
         interpret=interpret,
     )
     seen = jnp.asarray(limits)
+    causal = length > _CAUSAL_LENGTH and limits.min() < length
     keys, values = [], []
     for i, block in enumerate(blocks):
         total, h, key, value = _fused_block(
@@ -268,6 +276,7 @@ def fused_hidden(
             cache.keys[i],
             cache.values[i],
             offset=offset,
+            causal=causal,
             interpret=interpret,
         )
         keys.append(key)

@@ -9,6 +9,7 @@ from jax.experimental.layout import Format, Layout
 
 from sdvar_jax.models.kernels import FUSED
 from sdvar_jax.models.vqvae.layers import GroupNorm, PhasedUpsample, Upsample
+from sdvar_jax.models.vqvae.quantizer import Quantizer
 from sdvar_jax.models.vqvae.vqvae import VQVAE
 
 # Of a filter [height, width, in, out]: cuDNN reads all of an output channel in one piece.
@@ -22,18 +23,26 @@ def decoding_half(vqvae: VQVAE) -> VQVAE:
     return copy
 
 
+def drawing_part(vqvae: VQVAE) -> VQVAE:
+    """Of a decoding half what ``VQVAE.decode`` needs: no quantizer (its arrays are shared)."""
+    copy = nnx.merge(*nnx.split(vqvae))
+    del copy.quantizer
+    return copy
+
+
 def for_one_gpu(vqvae: VQVAE, kernels: str = FUSED) -> VQVAE:
     """The same model with sums that are faster on a GPU, where its arithmetic has 16 bits.
 
     Normalisations are run by kernels of the package, whose one-pass variance is for 16-bit
-    activations, and maps are doubled by 2x2 filters, which are rounded anew. In 32 bits it is left
-    as it is.
+    activations, and maps are doubled by 2x2 filters, which are rounded anew; kernels of the package
+    run the quantizer too, in float32 as always. Where the arithmetic has 32 bits it is left as it
+    is.
     """
     copy = nnx.merge(*nnx.split(vqvae))
     if jnp.dtype(vqvae.dtypes.compute_dtype).itemsize != 2:
         return copy
     for _, node in nnx.iter_graph(copy):
-        if isinstance(node, GroupNorm):
+        if isinstance(node, GroupNorm | Quantizer):
             node.kernels = kernels
     for level in copy.decoder.up:
         if isinstance(level.upsample, Upsample):

@@ -9,8 +9,14 @@ import numpy as np
 from flax import nnx
 
 from sdvar_jax.config import FLOAT32, VQVAEConfig
-from sdvar_jax.models.resize import resize_area, resize_bicubic
+from sdvar_jax.models.kernels import FUSED, INTERPRETED, REFERENCE
+from sdvar_jax.models.resize import area_matrix, bicubic_matrix, resize_area, resize_bicubic
+from sdvar_jax.models.vqvae.kernels.residual_convolution import residual_convolution
+from sdvar_jax.models.vqvae.kernels.resize import resize
 from sdvar_jax.models.vqvae.layers import conv
+
+_LEAST_CHANNELS = 16
+"""Of a tile that Triton multiplies."""
 
 
 def convolution_of_scale(num_convolutions: int, num_scales: int) -> tuple[int, ...]:
@@ -37,6 +43,9 @@ class Quantizer(nnx.Module):
     """Residual quantizer with one codebook for all scales, always in float32.
 
     f_hat_k = f_hat_{k-1} + phi_k(up(embed(r_k))), with phi(x) = (1-r)*x + r*conv3x3(x).
+
+    Attributes:
+      kernels: what runs its resizes and convolutions, see ``models.kernels``.
     """
 
     def __init__(self, config: VQVAEConfig, *, rngs: nnx.Rngs) -> None:
@@ -52,6 +61,18 @@ class Quantizer(nnx.Module):
         self.convolution_index = convolution_of_scale(
             config.num_convolutions, config.pyramid.num_scales
         )
+        self.kernels = REFERENCE
+
+    @property
+    def _interpret(self) -> bool:
+        return self.kernels == INTERPRETED
+
+    @property
+    def _fused(self) -> bool:
+        """Whether the package's kernels run: their tiles are as wide as the channels."""
+        channels = self.config.latent_channels
+        suits = channels >= _LEAST_CHANNELS and channels & (channels - 1) == 0
+        return self.kernels in (FUSED, INTERPRETED) and suits
 
     def initial_f_hat(self, batch: int) -> jax.Array:
         """f_hat before the first scale: zeros [batch, latent, latent, latent_channels]."""
@@ -77,9 +98,21 @@ class Quantizer(nnx.Module):
         side = pyramid.sides[scale]
         chex.assert_shape(embedding, (None, side * side, channels))
         h = embedding.astype(jnp.float32).reshape(-1, side, side, channels)
-        h = resize_bicubic(h, pyramid.latent_side)
         ratio = self.config.residual_ratio
-        return (1.0 - ratio) * h + ratio * self.convolutions[self.convolution_index[scale]](h)
+        convolution = self.convolutions[self.convolution_index[scale]]
+        if self._fused:
+            assert convolution.bias is not None
+            if side != pyramid.latent_side:
+                h = resize(h, bicubic_matrix(side, pyramid.latent_side), interpret=self._interpret)
+            return residual_convolution(
+                h,
+                convolution.kernel[...],
+                convolution.bias[...],
+                ratio=ratio,
+                interpret=self._interpret,
+            )
+        h = resize_bicubic(h, pyramid.latent_side)
+        return (1.0 - ratio) * h + ratio * convolution(h)
 
     def add_scale(self, f_hat: jax.Array, tokens: jax.Array, scale: int) -> jax.Array:
         """f_hat after ``scale`` from f_hat before it and the scale's tokens [batch, side**2]."""
@@ -97,8 +130,14 @@ class Quantizer(nnx.Module):
         """
         if scale < 1:
             raise ValueError("the first scale has no input from f_hat")
-        side = self.config.pyramid.sides[scale]
-        return resize_area(f_hat, side).reshape(f_hat.shape[0], side * side, f_hat.shape[-1])
+        pyramid = self.config.pyramid
+        side = pyramid.sides[scale]
+        if self._fused and side != pyramid.latent_side:
+            matrix = area_matrix(pyramid.latent_side, side)
+            resized = resize(f_hat, matrix, interpret=self._interpret)
+        else:
+            resized = resize_area(f_hat, side)
+        return resized.reshape(f_hat.shape[0], side * side, f_hat.shape[-1])
 
     def nearest(self, features: jax.Array) -> jax.Array:
         """Tokens of the nearest codebook entries by Euclidean distance.

@@ -41,7 +41,12 @@ def _attention_kernel(
     block_k: int,
     interpret: bool,
 ) -> None:
-    *scale_ref, limits_ref, old_keys_ref, old_values_ref, out_ref, keys_ref, values_ref = refs
+    *inputs, out_ref, keys_ref, values_ref = refs
+    old_keys_ref: Any = None
+    old_values_ref: Any = None
+    if offset > 0:
+        *inputs, old_keys_ref, old_values_ref = inputs
+    *scale_ref, limits_ref = inputs
     row = pl.program_id(0) + launch_next(interpret=interpret)
     head, tile = pl.program_id(1), pl.program_id(2)
     dtype = out_ref.dtype
@@ -163,7 +168,7 @@ def cached_attention(
       scale_mul: [heads], see ``head_scale``, where q and k are L2-normalised; else None.
       limits: how many of the window's positions each of them sees, int32 [length].
       keys: cache [at least rows, total_length, heads, head_dim]; positions before ``offset`` are
-        read, those of the window are written.
+        read, those of the window are written. Of the first window only the shape counts.
       values: as keys.
       rows: of the batch.
       offset: position of the window's first token.
@@ -174,7 +179,8 @@ def cached_attention(
       interpret: run without an accelerator, for tests.
 
     Returns:
-      [padded, width] in qkv's dtype, and the caches written.
+      [padded, width] in qkv's dtype, and the caches written. Behind the first window they hold
+      whatever the memory did, which nothing reads before it is written.
     """
     length = limits.shape[0]
     heads, head_dim = keys.shape[2:]
@@ -184,8 +190,10 @@ def cached_attention(
     chex.assert_shape([q_bias, v_bias], (width,))
     scales = () if scale_mul is None else (scale_mul,)
     chex.assert_shape(scales, (heads,))
-    operands = (qkv, q_bias, v_bias, *scales, limits, keys, values)
     chex.assert_equal_shape([keys, values])
+    # The first window reads no cache, so that zeros need not be written for it.
+    before = (keys, values) if offset > 0 else ()
+    operands = (qkv, q_bias, v_bias, *scales, limits, *before)
     if block_q is None:
         block_q = block_of(length, 128 if rows * heads * length >= _MANY_QUERIES else 64)
     block_k = block_of(max(length, offset), 64) if block_k is None else block_k
@@ -206,7 +214,7 @@ def cached_attention(
             jax.ShapeDtypeStruct(keys.shape, keys.dtype),
             jax.ShapeDtypeStruct(values.shape, values.dtype),
         ],
-        input_output_aliases={len(operands) - 2: 1, len(operands) - 1: 2},
+        input_output_aliases={len(operands) - 2: 1, len(operands) - 1: 2} if before else {},
         compiler_params=plt.CompilerParams(num_warps=warps, num_stages=stages),
         interpret=interpret,
         name="cached_attention",

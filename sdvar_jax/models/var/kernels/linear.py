@@ -121,7 +121,14 @@ def _scaled(out: jax.Array, scale_ref: Any = None) -> jax.Array:
 
 
 def _linear_kernel(
-    x_ref: Any, w_ref: Any, *operands: Any, biased: bool, gelu: bool, block_k: int, interpret: bool
+    x_ref: Any,
+    w_ref: Any,
+    *operands: Any,
+    biased: bool,
+    gelu: bool,
+    block_k: int,
+    written: int | None,
+    interpret: bool,
 ) -> None:
     refs = list(operands)
     bias_ref: Any = refs.pop(0) if biased else None
@@ -131,7 +138,13 @@ def _linear_kernel(
         out = out + bias_ref[...].astype(jnp.float32)[None, :]
     if gelu:
         out = jax.nn.gelu(out, approximate=True)
-    out_ref[...] = out.astype(out_ref.dtype)
+    out = out.astype(out_ref.dtype)
+    if written is None:
+        out_ref[...] = out
+        return
+    block_m = x_ref.shape[0]
+    inside = pl.program_id(0) * block_m + jnp.arange(block_m) < written
+    plt.store(out_ref.at[:, :], out, mask=inside[:, None])
 
 
 def _parts_kernel(x_ref: Any, w_ref: Any, *refs: Any, block_k: int, interpret: bool) -> None:
@@ -148,7 +161,7 @@ def _check_kernel(kernel: jax.Array, scale: jax.Array | None, width: int) -> Non
         chex.assert_shape(scale, (kernel.shape[1],))
 
 
-@functools.partial(jax.jit, static_argnames=("gelu", "out_dtype", "tiling", "interpret"))
+@functools.partial(jax.jit, static_argnames=("gelu", "out_dtype", "written", "tiling", "interpret"))
 def linear(
     x: jax.Array,
     kernel: jax.Array,
@@ -157,6 +170,7 @@ def linear(
     *,
     gelu: bool = False,
     out_dtype: DTypeLike | None = None,
+    written: int | None = None,
     tiling: Tiling | None = None,
     interpret: bool = False,
 ) -> jax.Array:
@@ -169,11 +183,12 @@ def linear(
       scale: of the columns of an int8 kernel, float32 [columns]; else None.
       gelu: apply it.
       out_dtype: of the result; None for x's.
+      written: rows of the result, the first ones; None for all.
       tiling: how it is cut up; None for what suits the shapes.
       interpret: run without an accelerator, for tests.
 
     Returns:
-      [rows, columns].
+      [written, columns].
     """
     rows, width = x.shape
     columns = kernel.shape[1]
@@ -191,6 +206,7 @@ def linear(
             biased=bias is not None,
             gelu=gelu,
             block_k=tiling.block_k,
+            written=written,
             interpret=interpret,
         ),
         grid=(rows // block_m, columns // tiling.block_n),
@@ -200,7 +216,9 @@ def linear(
             *[pl.BlockSpec((tiling.block_n,), lambda m, n: (n,))] * len(vectors),
         ],
         out_specs=pl.BlockSpec((block_m, tiling.block_n), lambda m, n: (m, n)),
-        out_shape=jax.ShapeDtypeStruct((rows, columns), out_dtype or x.dtype),
+        out_shape=jax.ShapeDtypeStruct(
+            (rows if written is None else written, columns), out_dtype or x.dtype
+        ),
         compiler_params=plt.CompilerParams(num_warps=tiling.warps, num_stages=tiling.stages),
         interpret=interpret,
         name="linear_gelu" if gelu else "linear",
