@@ -1,71 +1,34 @@
 """The compiled programs of a pipeline: from labels to tokens, and from f_hat to images.
 
-On a GPU, where the host is what a lone picture waits for first and last, there are three, given to
-the device one behind the other without waiting. The first makes the class modulations, of a few
-arrays alone, so that the device has something to do while the host prepares the hundreds of the
-second, which makes the tokens. The images' many small kernels are launched sooner by a program of
-their own than at the end of one long program; not behind a decoder that waits for the device
-itself, where another program would only start later (``docs/performance.md``). Elsewhere one
-program makes all.
+On a GPU the images are a program of their own, given to the device behind the tokens' without
+waiting: the host launches their many small kernels sooner than at the end of one long program. Not
+behind a decoder that waits for the device itself: there the second program would only start later
+(``docs/performance.md``). Elsewhere one program makes both.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 
 import jax
-import jax.numpy as jnp
 from flax import nnx, struct
 
 from sdvar_jax.decoding import Decoded, Decoder, DecodingModels, Request, TokenSampling
-from sdvar_jax.decoding.window import class_modulations
-from sdvar_jax.models import Modulations
-from sdvar_jax.models.var.transformer import CONDITIONING
 from sdvar_jax.runtime.compiler_options import compiler_options
 from sdvar_jax.runtime.lowering import lowered
 
 
-class Parts(NamedTuple):
-    """The arrays of a model, as plain tuples: a call spends no time on taking trees apart.
-
-    Attributes:
-      conditioning: those that class modulations are made of; None where they are made already.
-      body: all others; None where nothing but modulations is made.
-    """
-
-    conditioning: tuple[jax.Array, ...] | None
-    body: tuple[jax.Array, ...] | None
-
-
 @dataclasses.dataclass(frozen=True)
 class Definition:
-    """The static half of a model.
-
-    Attributes:
-      graph: its modules.
-      structure: of the tree of its arrays.
-      shapes: of the arrays.
-      conditioning: for each array whether it is one of ``Parts.conditioning``.
-    """
+    """The static half of a model."""
 
     graph: Any
     structure: Any
-    shapes: tuple[jax.ShapeDtypeStruct, ...]
-    conditioning: tuple[bool, ...]
 
-    def merge(self, weights: Parts | None) -> Any:
-        """The model with its arrays; those of a part that is not given are zeros nothing reads."""
-        assert weights is not None
-        conditioning, body = (
-            iter(itertools.repeat(None) if part is None else part) for part in weights
-        )
-        leaves = []
-        for conditions, shape in zip(self.conditioning, self.shapes, strict=True):
-            leaf = next(conditioning if conditions else body)
-            leaves.append(jnp.zeros(shape.shape, shape.dtype) if leaf is None else leaf)
-        return nnx.merge(self.graph, jax.tree.unflatten(self.structure, leaves))
+    def merge(self, weights: tuple[jax.Array, ...]) -> Any:
+        """The model with its arrays."""
+        return nnx.merge(self.graph, jax.tree.unflatten(self.structure, weights))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +57,9 @@ class Definitions:
 
 
 class Weights(struct.PyTreeNode):
-    """The arrays of the models.
+    """The arrays of the models, as plain tuples: a call spends no time on taking trees apart.
 
-    A call spends some time on each array it is given, so that a program is given its own alone.
+    It does spend some on each array it is given, so that a program is given no others than its own.
 
     Attributes:
       target: as ``Definitions`` has them.
@@ -105,26 +68,10 @@ class Weights(struct.PyTreeNode):
       draft: likewise.
     """
 
-    target: Parts | None
-    quantizer: Parts | None
-    drawing: Parts | None
-    draft: Parts | None
-
-    def of_classes(self) -> Weights:
-        """Those that class modulations are made with."""
-        return self.replace(
-            target=None if self.target is None else self.target._replace(body=None),
-            quantizer=None,
-            drawing=None,
-            draft=None if self.draft is None else self.draft._replace(body=None),
-        )
-
-    def behind_classes(self) -> Weights:
-        """Those that all else is made with."""
-        return self.replace(
-            target=None if self.target is None else self.target._replace(conditioning=None),
-            draft=None if self.draft is None else self.draft._replace(conditioning=None),
-        )
+    target: Any
+    quantizer: Any
+    drawing: Any
+    draft: Any
 
     def of_tokens(self) -> Weights:
         """Those that tokens are made with."""
@@ -135,56 +82,13 @@ class Weights(struct.PyTreeNode):
         return self.replace(target=None, quantizer=None, draft=None)
 
 
-class ClassModulations(struct.PyTreeNode):
-    """The class modulations of a run; None of a model that does not run.
-
-    Attributes:
-      target: the target's.
-      draft: the draft's.
-    """
-
-    target: Modulations | None
-    draft: Modulations | None
-
-
 def split(model: Any) -> tuple[Any, Any]:
     """A model's static half and its arrays; None stays None."""
     if model is None:
         return None, None
     graph, state = nnx.split(model)
-    placed, structure = jax.tree.flatten_with_path(state)
-    conditioning = tuple(
-        any(getattr(key, "key", None) in CONDITIONING for key in path) for path, _ in placed
-    )
-    leaves = [leaf for _, leaf in placed]
-    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    parts = Parts(
-        *(
-            tuple(itertools.compress(leaves, (one == wanted for one in conditioning)))
-            for wanted in (True, False)
-        )
-    )
-    return Definition(graph, structure, shapes, conditioning), parts
-
-
-def _classes(
-    definitions: Definitions,
-    weights: Weights,
-    request: Request,
-    decoder: Decoder,
-    sampling: TokenSampling,
-) -> ClassModulations:
-    """The class modulations of the models that run."""
-
-    def made(definition: Definition | None, parts: Parts | None, runs: bool) -> Modulations | None:
-        if definition is None or parts is None or not runs:
-            return None
-        return class_modulations(definition.merge(parts), request, sampling)
-
-    return ClassModulations(
-        target=made(definitions.target, weights.target, decoder.uses_target),
-        draft=made(definitions.draft, weights.draft, decoder.uses_draft),
-    )
+    leaves, structure = jax.tree.flatten(state)
+    return Definition(graph, structure), tuple(leaves)
 
 
 def _tokens(
@@ -193,17 +97,14 @@ def _tokens(
     request: Request,
     decoder: Decoder,
     sampling: TokenSampling,
-    modulations: ClassModulations | None = None,
 ) -> Decoded:
-    """Tokens and f_hat; class modulations too where they are not given."""
+    """Tokens and f_hat."""
     assert definitions.target is not None
     assert definitions.quantizer is not None
     models = DecodingModels(
         target=definitions.target.merge(weights.target),
         quantizer=definitions.quantizer.merge(weights.quantizer),
         draft=None if definitions.draft is None else definitions.draft.merge(weights.draft),
-        target_modulations=None if modulations is None else modulations.target,
-        draft_modulations=None if modulations is None else modulations.draft,
     )
     return decoder.decode(models, request, sampling)
 
@@ -220,10 +121,9 @@ def _tokens_and_images(
     request: Request,
     decoder: Decoder,
     sampling: TokenSampling,
-    modulations: ClassModulations | None = None,
 ) -> tuple[Decoded, jax.Array]:
     """Tokens, f_hat and images in one program."""
-    decoded = _tokens(definitions, weights, request, decoder, sampling, modulations)
+    decoded = _tokens(definitions, weights, request, decoder, sampling)
     return decoded, _images(definitions, weights, decoded.f_hats)
 
 
@@ -253,31 +153,23 @@ class Run:
     """From labels to images, compiled.
 
     Attributes:
-      classes: the program of the class modulations; None where the next makes them.
-      tokens: that of the tokens, or of tokens and images.
-      images: that of the images; None where the tokens' makes them.
+      executables: one program, or that of the tokens and that of the images.
     """
 
-    classes: Any
-    tokens: Any
-    images: Any
+    executables: tuple[Any, ...]
 
     def __call__(self, weights: Weights, request: Request) -> tuple[Decoded, jax.Array]:
         """Runs it; the results may not be ready yet."""
-        given = {}
-        if self.classes is not None:
-            given["modulations"] = self.classes(weights=weights.of_classes(), request=request)
-            weights = weights.behind_classes()
-        if self.images is None:
-            return self.tokens(weights=weights, request=request, **given)
-        decoded = self.tokens(weights=weights.of_tokens(), request=request, **given)
-        return decoded, self.images(weights=weights.of_images(), f_hats=decoded.f_hats)
+        if len(self.executables) == 1:
+            return self.executables[0](weights=weights, request=request)
+        tokens, images = self.executables
+        decoded = tokens(weights=weights.of_tokens(), request=request)
+        return decoded, images(weights=weights.of_images(), f_hats=decoded.f_hats)
 
     @property
     def memory_bytes(self) -> int | None:
         """Device memory while it runs: arguments, results and temporaries."""
-        programs = (self.classes, self.tokens, self.images)
-        return needed_bytes(*(program for program in programs if program is not None))
+        return needed_bytes(*self.executables)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,23 +177,15 @@ class LoweredRun:
     """From labels to images, lowered.
 
     Attributes:
-      classes: as in ``Run``.
-      tokens: likewise.
-      images: likewise.
+      programs: as ``Run.executables``.
     """
 
-    classes: jax.stages.Lowered | None
-    tokens: jax.stages.Lowered
-    images: jax.stages.Lowered | None
+    programs: tuple[jax.stages.Lowered, ...]
 
     def compile(self) -> Run:
         """Compiles it."""
         options = compiler_options()
-
-        def made(program: jax.stages.Lowered | None) -> Any:
-            return None if program is None else program.compile(compiler_options=options)
-
-        return Run(made(self.classes), made(self.tokens), made(self.images))
+        return Run(tuple(program.compile(compiler_options=options) for program in self.programs))
 
 
 def compiled(program: LoweredRun | jax.stages.Lowered) -> Any:
@@ -321,56 +205,36 @@ class Arguments(TypedDict):
     sampling: TokenSampling
 
 
-def _shapes(made: Any) -> Any:
-    """What a program makes, to lower the next for."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), made)
-
-
 class Programs:
     """What a pipeline runs, to be lowered and compiled for requests of given shapes.
 
     Attributes:
-      apart: whether there may be several programs.
+      apart: whether the images may be a program of their own.
     """
 
     def __init__(self, *, apart: bool) -> None:
         self.apart = apart
-        self._classes = jax.jit(_classes, static_argnames=_STATIC)
         self._whole = jax.jit(_tokens_and_images, static_argnames=_STATIC)
         self._tokens = jax.jit(_tokens, static_argnames=_STATIC)
         self._images = jax.jit(_images, static_argnames=_STATIC[:1])
 
     def lower(self, arguments: Arguments) -> LoweredRun:
         """From labels to images."""
-        if not self.apart:
-            return LoweredRun(None, lowered(self._whole, **arguments), None)
-        definitions, weights = arguments["definitions"], arguments["weights"]
-        classes = lowered(self._classes, **{**arguments, "weights": weights.of_classes()})
-        modulations = _shapes(classes.out_info)
-        behind: Arguments = {**arguments, "weights": weights.behind_classes()}
-        if arguments["decoder"].waits:
-            whole = lowered(self._whole, **behind, modulations=modulations)
-            return LoweredRun(classes, whole, None)
-        tokens = self.lower_tokens(behind, modulations)
-        images = self.lower_images(definitions, weights, _shapes(tokens.out_info.f_hats))
-        return LoweredRun(classes, tokens, images)
+        if not self.apart or arguments["decoder"].waits:
+            return LoweredRun((lowered(self._whole, **arguments),))
+        tokens = self.lower_tokens(arguments)
+        made = tokens.out_info.f_hats
+        f_hats = jax.ShapeDtypeStruct(made.shape, made.dtype)
+        images = self.lower_images(arguments["definitions"], arguments["weights"], f_hats)
+        return LoweredRun((tokens, images))
 
-    def lower_tokens(
-        self, arguments: Arguments, modulations: ClassModulations | None = None
-    ) -> jax.stages.Lowered:
-        """From labels to tokens and f_hat alone; of class modulations' shapes where they are made.
-
-        Args:
-          arguments: what it is lowered for.
-          modulations: shapes of what the program is given; None lets it make them.
-        """
-        own: Arguments = {
-            **arguments,
+    def lower_tokens(self, arguments: Arguments) -> jax.stages.Lowered:
+        """From labels to tokens and f_hat alone."""
+        own = {
             "definitions": arguments["definitions"].of_tokens(),
             "weights": arguments["weights"].of_tokens(),
         }
-        given = {} if modulations is None else {"modulations": modulations}
-        return lowered(self._tokens, **own, **given)
+        return lowered(self._tokens, **{**arguments, **own})
 
     def lower_images(
         self,

@@ -11,8 +11,7 @@ from flax import struct
 
 from sdvar_jax.config import ScalePyramid, VARConfig
 from sdvar_jax.decoding.request import Request, TokenSampling
-from sdvar_jax.decoding.window import class_modulations
-from sdvar_jax.models import VAR, Modulations, Quantizer
+from sdvar_jax.models import VAR, Quantizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,20 +22,11 @@ class DecodingModels:
       target: the model whose pictures are wanted.
       quantizer: the VQVAE's quantizer, shared by both.
       draft: the small model, where the decoder needs one.
-      target_modulations: the target's of the run, where they were made beforehand.
-      draft_modulations: likewise the draft's.
     """
 
     target: VAR
     quantizer: Quantizer
     draft: VAR | None = None
-    target_modulations: Modulations | None = None
-    draft_modulations: Modulations | None = None
-
-    def modulations(self, model: VAR, request: Request, sampling: TokenSampling) -> Modulations:
-        """Those of the whole run of one of the models, see ``class_modulations``."""
-        given = self.target_modulations if model is self.target else self.draft_modulations
-        return class_modulations(model, request, sampling) if given is None else given
 
 
 class Decoded(struct.PyTreeNode):
@@ -66,16 +56,6 @@ class Decoder(abc.ABC):
     def needs_draft(self) -> bool:
         """Whether a draft model must be given."""
         return False
-
-    @property
-    def uses_target(self) -> bool:
-        """Whether the target runs at all."""
-        return True
-
-    @property
-    def uses_draft(self) -> bool:
-        """Whether the draft runs, where one is needed."""
-        return self.needs_draft
 
     @property
     def waits(self) -> bool:

@@ -17,10 +17,7 @@ class TargetOnly(Decoder):
 
     def decode(self, models: DecodingModels, request: Request, sampling: TokenSampling) -> Decoded:
         """Makes all token maps of a batch."""
-        modulations = models.modulations(models.target, request, sampling)
-        tokens, f_hats = decode_sequential(
-            models.target, models.quantizer, request, sampling, modulations
-        )
+        tokens, f_hats = decode_sequential(models.target, models.quantizer, request, sampling)
         return Decoded(tokens=tokens, f_hats=f_hats)
 
 
@@ -35,16 +32,8 @@ class DraftOnly(Decoder):
         """It is the only model used."""
         return True
 
-    @property
-    def uses_target(self) -> bool:
-        """The target has no part in it."""
-        return False
-
     def decode(self, models: DecodingModels, request: Request, sampling: TokenSampling) -> Decoded:
         """Makes all token maps of a batch."""
         assert models.draft is not None
-        modulations = models.modulations(models.draft, request, sampling)
-        tokens, f_hats = decode_sequential(
-            models.draft, models.quantizer, request, sampling, modulations
-        )
+        tokens, f_hats = decode_sequential(models.draft, models.quantizer, request, sampling)
         return Decoded(tokens=tokens, f_hats=f_hats)

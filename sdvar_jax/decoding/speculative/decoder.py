@@ -37,7 +37,7 @@ from sdvar_jax.decoding.speculative.windows import (
     WindowPlan,
     plan_windows,
 )
-from sdvar_jax.decoding.window import Window
+from sdvar_jax.decoding.window import Window, class_modulations
 
 ADAPTIVE = "adaptive"
 COMMITS = ("target", "draft")
@@ -168,11 +168,6 @@ class Speculative(Decoder):
         return not self.self_speculative
 
     @property
-    def uses_draft(self) -> bool:
-        """Not where all is left to the target."""
-        return self.needs_draft and self.begin != ALONE
-
-    @property
     def waits(self) -> bool:
         """Whether a scale passes is known there first; where the target goes alone, all is."""
         return self.begin not in (ALONE, TRIAL)
@@ -245,14 +240,14 @@ class Speculative(Decoder):
 
     def decode(self, models: DecodingModels, request: Request, sampling: TokenSampling) -> Decoded:
         """Makes all token maps of a batch."""
-        draft = models.draft if self.uses_draft else None
+        draft = None if self.self_speculative else models.draft
         pyramid = models.target.config.pyramid
         request = with_noise(request, pyramid, models.target.config.vocab_size)
         run = SpeculativeRun(
             models=dataclasses.replace(models, draft=draft),
-            target_modulations=models.modulations(models.target, request, sampling),
+            target_modulations=class_modulations(models.target, request, sampling),
             draft_modulations=(
-                None if draft is None else models.modulations(draft, request, sampling)
+                None if draft is None else class_modulations(draft, request, sampling)
             ),
             request=request,
             sampling=sampling,
