@@ -328,7 +328,7 @@ class Pipeline:
     def _arguments(self, request: Request, decoder: Decoder, sampling: TokenSampling) -> Arguments:
         """What a decoder's program is lowered for: a draft that is not used is no part of it."""
         definitions, weights = self._definitions, self._weights
-        if not decoder.needs_draft:
+        if not decoder.uses_draft:
             definitions = dataclasses.replace(definitions, draft=None)
             weights = weights.replace(draft=None)
         return Arguments(

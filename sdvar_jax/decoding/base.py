@@ -58,6 +58,11 @@ class Decoder(abc.ABC):
         return False
 
     @property
+    def uses_draft(self) -> bool:
+        """Whether the draft runs, where one is needed."""
+        return self.needs_draft
+
+    @property
     def waits(self) -> bool:
         """Whether the device decides what runs next, so that the host waits for it."""
         return False

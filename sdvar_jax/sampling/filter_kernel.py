@@ -18,6 +18,7 @@ from sdvar_jax.runtime.dependent_launch import launch_next
 from sdvar_jax.sampling.filtering import dropped_by_top_k, from_ordered_bits, ordered_bits
 
 _INT_MIN = -(2**31)
+_INT_MAX = 2**31 - 1
 
 
 def _kernel(
@@ -25,7 +26,8 @@ def _kernel(
 ) -> None:
     size = pl.next_power_of_2(vocab)
     inside = jnp.arange(size) < vocab
-    row = pl.program_id(0) + launch_next(interpret=interpret)
+    zero = launch_next(interpret=interpret)
+    row = pl.program_id(0) + zero
     logits = plt.load(logits_ref.at[row, pl.ds(0, size)], mask=inside, other=-jnp.inf)
     bits = ordered_bits(logits)
 
@@ -39,7 +41,25 @@ def _kernel(
 
         return jax.lax.fori_loop(0, 32, add_bit, jnp.int32(_INT_MIN))
 
-    kth_bits = largest(inside.astype(jnp.float32), dropped_ref[0])
+    def largest_by_count(allowed: jax.Array) -> jax.Array:
+        """The same where all weigh one: settled as soon as exactly so many lie below."""
+
+        def unsettled(state: Any) -> jax.Array:
+            i, _, below = state
+            return (i < 32) & (below < allowed)
+
+        def add_bit(state: Any) -> Any:
+            i, low, below = state
+            candidate = low + (jnp.int32(1) << (31 - i))
+            count = jnp.sum(jnp.where(inside & (bits < candidate), 1.0, 0.0), axis=0)
+            passes = count <= allowed
+            return i + 1, jnp.where(passes, candidate, low), jnp.where(passes, count, below)
+
+        start = (jnp.int32(0) + zero, jnp.int32(_INT_MIN) + zero, zero.astype(jnp.float32))
+        _, low, _ = jax.lax.while_loop(unsettled, add_bit, start)
+        return jnp.min(jnp.where(inside & (bits >= low), bits, jnp.int32(_INT_MAX)), axis=0)
+
+    kth_bits = largest_by_count(dropped_ref[0])
     kept = jnp.where(bits >= kth_bits, logits, -jnp.inf)
     shifted = jnp.exp(kept - jnp.max(logits, axis=0))
     probabilities = shifted / jnp.sum(shifted, axis=0)

@@ -168,6 +168,11 @@ class Speculative(Decoder):
         return not self.self_speculative
 
     @property
+    def uses_draft(self) -> bool:
+        """Not where all is left to the target."""
+        return self.needs_draft and self.begin != ALONE
+
+    @property
     def waits(self) -> bool:
         """Whether a scale passes is known there first; where the target goes alone, all is."""
         return self.begin not in (ALONE, TRIAL)
@@ -240,7 +245,7 @@ class Speculative(Decoder):
 
     def decode(self, models: DecodingModels, request: Request, sampling: TokenSampling) -> Decoded:
         """Makes all token maps of a batch."""
-        draft = None if self.self_speculative else models.draft
+        draft = models.draft if self.uses_draft else None
         pyramid = models.target.config.pyramid
         request = with_noise(request, pyramid, models.target.config.vocab_size)
         run = SpeculativeRun(
