@@ -1,34 +1,70 @@
 """The compiled programs of a pipeline: from labels to tokens, and from f_hat to images.
 
-On a GPU the images are a program of their own, given to the device behind the tokens' without
-waiting: the host launches their many small kernels sooner than at the end of one long program. Not
-behind a decoder that waits for the device itself: there the second program would only start later
-(``docs/performance.md``). Elsewhere one program makes both.
+On a GPU there are two, given to the device one behind the other without waiting. Where the device
+alone decides what runs, the second makes the images: the host launches their many small kernels
+sooner than at the end of one long program. Behind a decoder that waits for the device itself, it
+would only start later; there the first makes the class modulations, of few arrays, so that the
+device has something to do while the host prepares the hundreds of both models
+(``docs/performance.md``). Elsewhere one program makes all.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypedDict
+import itertools
+from typing import Any, NamedTuple, TypedDict
 
 import jax
+import jax.numpy as jnp
 from flax import nnx, struct
 
 from sdvar_jax.decoding import Decoded, Decoder, DecodingModels, Request, TokenSampling
+from sdvar_jax.decoding.window import class_modulations
+from sdvar_jax.models import Modulations
+from sdvar_jax.models.var.transformer import CONDITIONING
 from sdvar_jax.runtime.compiler_options import compiler_options
 from sdvar_jax.runtime.lowering import lowered
 
 
+class Parts(NamedTuple):
+    """The arrays of a model, as plain tuples: a call spends no time on taking trees apart.
+
+    Attributes:
+      conditioning: those that class modulations are made of; None where they are made already.
+      body: all others; None where nothing but modulations is made.
+    """
+
+    conditioning: tuple[jax.Array, ...] | None
+    body: tuple[jax.Array, ...] | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Definition:
-    """The static half of a model."""
+    """The static half of a model.
+
+    Attributes:
+      graph: its modules.
+      structure: of the tree of its arrays.
+      shapes: of the arrays.
+      conditioning: for each array whether it is one of ``Parts.conditioning``.
+    """
 
     graph: Any
     structure: Any
+    shapes: tuple[jax.ShapeDtypeStruct, ...]
+    conditioning: tuple[bool, ...]
 
-    def merge(self, weights: tuple[jax.Array, ...]) -> Any:
-        """The model with its arrays."""
-        return nnx.merge(self.graph, jax.tree.unflatten(self.structure, weights))
+    def merge(self, weights: Parts | None) -> Any:
+        """The model with its arrays; those of a part that is not given are zeros nothing reads."""
+        assert weights is not None
+        conditioning, body = (
+            iter(itertools.repeat(None) if part is None else part) for part in weights
+        )
+        leaves = []
+        for conditions, shape in zip(self.conditioning, self.shapes, strict=True):
+            leaf = next(conditioning if conditions else body)
+            leaves.append(jnp.zeros(shape.shape, shape.dtype) if leaf is None else leaf)
+        return nnx.merge(self.graph, jax.tree.unflatten(self.structure, leaves))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +93,9 @@ class Definitions:
 
 
 class Weights(struct.PyTreeNode):
-    """The arrays of the models, as plain tuples: a call spends no time on taking trees apart.
+    """The arrays of the models.
 
-    It does spend some on each array it is given, so that a program is given no others than its own.
+    A call spends some time on each array it is given, so that a program is given its own alone.
 
     Attributes:
       target: as ``Definitions`` has them.
@@ -68,10 +104,26 @@ class Weights(struct.PyTreeNode):
       draft: likewise.
     """
 
-    target: Any
-    quantizer: Any
-    drawing: Any
-    draft: Any
+    target: Parts | None
+    quantizer: Parts | None
+    drawing: Parts | None
+    draft: Parts | None
+
+    def of_classes(self) -> Weights:
+        """Those that class modulations are made with."""
+        return self.replace(
+            target=None if self.target is None else self.target._replace(body=None),
+            quantizer=None,
+            drawing=None,
+            draft=None if self.draft is None else self.draft._replace(body=None),
+        )
+
+    def behind_classes(self) -> Weights:
+        """Those that all else is made with."""
+        return self.replace(
+            target=None if self.target is None else self.target._replace(conditioning=None),
+            draft=None if self.draft is None else self.draft._replace(conditioning=None),
+        )
 
     def of_tokens(self) -> Weights:
         """Those that tokens are made with."""
@@ -82,13 +134,52 @@ class Weights(struct.PyTreeNode):
         return self.replace(target=None, quantizer=None, draft=None)
 
 
+class ClassModulations(struct.PyTreeNode):
+    """The class modulations of a run; None of a model that does not run.
+
+    Attributes:
+      target: the target's.
+      draft: the draft's.
+    """
+
+    target: Modulations | None
+    draft: Modulations | None
+
+
 def split(model: Any) -> tuple[Any, Any]:
     """A model's static half and its arrays; None stays None."""
     if model is None:
         return None, None
     graph, state = nnx.split(model)
-    leaves, structure = jax.tree.flatten(state)
-    return Definition(graph, structure), tuple(leaves)
+    placed, structure = jax.tree.flatten_with_path(state)
+    conditioning = tuple(
+        any(getattr(key, "key", None) in CONDITIONING for key in path) for path, _ in placed
+    )
+    leaves = [leaf for _, leaf in placed]
+    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    parts = Parts(
+        *(
+            tuple(itertools.compress(leaves, (one == wanted for one in conditioning)))
+            for wanted in (True, False)
+        )
+    )
+    return Definition(graph, structure, shapes, conditioning), parts
+
+
+def _classes(
+    definitions: Definitions, weights: Weights, request: Request, sampling: TokenSampling
+) -> ClassModulations:
+    """The class modulations of the models that are given."""
+
+    def made(definition: Definition | None, parts: Parts | None) -> Modulations | None:
+        if definition is None:
+            return None
+        return class_modulations(definition.merge(parts), request, sampling)
+
+    return ClassModulations(
+        target=made(definitions.target, weights.target),
+        draft=made(definitions.draft, weights.draft),
+    )
 
 
 def _tokens(
@@ -97,14 +188,17 @@ def _tokens(
     request: Request,
     decoder: Decoder,
     sampling: TokenSampling,
+    modulations: ClassModulations | None = None,
 ) -> Decoded:
-    """Tokens and f_hat."""
+    """Tokens and f_hat; class modulations too where they are not given."""
     assert definitions.target is not None
     assert definitions.quantizer is not None
     models = DecodingModels(
         target=definitions.target.merge(weights.target),
         quantizer=definitions.quantizer.merge(weights.quantizer),
         draft=None if definitions.draft is None else definitions.draft.merge(weights.draft),
+        target_modulations=None if modulations is None else modulations.target,
+        draft_modulations=None if modulations is None else modulations.draft,
     )
     return decoder.decode(models, request, sampling)
 
@@ -121,9 +215,10 @@ def _tokens_and_images(
     request: Request,
     decoder: Decoder,
     sampling: TokenSampling,
+    modulations: ClassModulations | None = None,
 ) -> tuple[Decoded, jax.Array]:
     """Tokens, f_hat and images in one program."""
-    decoded = _tokens(definitions, weights, request, decoder, sampling)
+    decoded = _tokens(definitions, weights, request, decoder, sampling, modulations)
     return decoded, _images(definitions, weights, decoded.f_hats)
 
 
@@ -153,23 +248,31 @@ class Run:
     """From labels to images, compiled.
 
     Attributes:
-      executables: one program, or that of the tokens and that of the images.
+      classes: the program of the class modulations; None where the next makes them.
+      tokens: that of the tokens, or of tokens and images.
+      images: that of the images; None where the tokens' makes them.
     """
 
-    executables: tuple[Any, ...]
+    classes: Any
+    tokens: Any
+    images: Any
 
     def __call__(self, weights: Weights, request: Request) -> tuple[Decoded, jax.Array]:
         """Runs it; the results may not be ready yet."""
-        if len(self.executables) == 1:
-            return self.executables[0](weights=weights, request=request)
-        tokens, images = self.executables
-        decoded = tokens(weights=weights.of_tokens(), request=request)
-        return decoded, images(weights=weights.of_images(), f_hats=decoded.f_hats)
+        if self.classes is not None:
+            modulations = self.classes(weights=weights.of_classes(), request=request)
+            weights = weights.behind_classes()
+            return self.tokens(weights=weights, request=request, modulations=modulations)
+        if self.images is None:
+            return self.tokens(weights=weights, request=request)
+        decoded = self.tokens(weights=weights.of_tokens(), request=request)
+        return decoded, self.images(weights=weights.of_images(), f_hats=decoded.f_hats)
 
     @property
     def memory_bytes(self) -> int | None:
         """Device memory while it runs: arguments, results and temporaries."""
-        return needed_bytes(*self.executables)
+        programs = (self.classes, self.tokens, self.images)
+        return needed_bytes(*(program for program in programs if program is not None))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,15 +280,23 @@ class LoweredRun:
     """From labels to images, lowered.
 
     Attributes:
-      programs: as ``Run.executables``.
+      classes: as in ``Run``.
+      tokens: likewise.
+      images: likewise.
     """
 
-    programs: tuple[jax.stages.Lowered, ...]
+    classes: jax.stages.Lowered | None
+    tokens: jax.stages.Lowered
+    images: jax.stages.Lowered | None
 
     def compile(self) -> Run:
         """Compiles it."""
         options = compiler_options()
-        return Run(tuple(program.compile(compiler_options=options) for program in self.programs))
+
+        def made(program: jax.stages.Lowered | None) -> Any:
+            return None if program is None else program.compile(compiler_options=options)
+
+        return Run(made(self.classes), made(self.tokens), made(self.images))
 
 
 def compiled(program: LoweredRun | jax.stages.Lowered) -> Any:
@@ -205,36 +316,53 @@ class Arguments(TypedDict):
     sampling: TokenSampling
 
 
+def _shapes(made: Any) -> Any:
+    """What a program makes, to lower the next for."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), made)
+
+
 class Programs:
     """What a pipeline runs, to be lowered and compiled for requests of given shapes.
 
     Attributes:
-      apart: whether the images may be a program of their own.
+      apart: whether there may be several programs.
     """
 
     def __init__(self, *, apart: bool) -> None:
         self.apart = apart
+        self._classes = jax.jit(_classes, static_argnames=("definitions", "sampling"))
         self._whole = jax.jit(_tokens_and_images, static_argnames=_STATIC)
         self._tokens = jax.jit(_tokens, static_argnames=_STATIC)
         self._images = jax.jit(_images, static_argnames=_STATIC[:1])
 
     def lower(self, arguments: Arguments) -> LoweredRun:
         """From labels to images."""
-        if not self.apart or arguments["decoder"].waits:
-            return LoweredRun((lowered(self._whole, **arguments),))
-        tokens = self.lower_tokens(arguments)
-        made = tokens.out_info.f_hats
-        f_hats = jax.ShapeDtypeStruct(made.shape, made.dtype)
-        images = self.lower_images(arguments["definitions"], arguments["weights"], f_hats)
-        return LoweredRun((tokens, images))
+        if not self.apart:
+            return LoweredRun(None, lowered(self._whole, **arguments), None)
+        definitions, weights = arguments["definitions"], arguments["weights"]
+        if not arguments["decoder"].waits:
+            tokens = self.lower_tokens(arguments)
+            images = self.lower_images(definitions, weights, _shapes(tokens.out_info.f_hats))
+            return LoweredRun(None, tokens, images)
+        classes = lowered(
+            self._classes,
+            definitions=definitions,
+            weights=weights.of_classes(),
+            request=arguments["request"],
+            sampling=arguments["sampling"],
+        )
+        behind: Arguments = {**arguments, "weights": weights.behind_classes()}
+        whole = lowered(self._whole, **behind, modulations=_shapes(classes.out_info))
+        return LoweredRun(classes, whole, None)
 
     def lower_tokens(self, arguments: Arguments) -> jax.stages.Lowered:
         """From labels to tokens and f_hat alone."""
-        own = {
+        own: Arguments = {
+            **arguments,
             "definitions": arguments["definitions"].of_tokens(),
             "weights": arguments["weights"].of_tokens(),
         }
-        return lowered(self._tokens, **{**arguments, **own})
+        return lowered(self._tokens, **own)
 
     def lower_images(
         self,

@@ -1,15 +1,24 @@
-"""The programs of a pipeline: one for all, or tokens and images apart."""
+"""The programs of a pipeline: one for all, or classes or images apart."""
+
+import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import small_draft, small_target, small_vqvae
+from small_models import (
+    small_draft,
+    small_model,
+    small_target,
+    small_var_config,
+    small_vqvae,
+)
 
 from sdvar_jax.decoding import TargetOnly, make_request
 from sdvar_jax.decoding.speculative import Speculative
 from sdvar_jax.decoding.speculative.cost_model import ALONE
 from sdvar_jax.pipeline import Pipeline
-from sdvar_jax.programs import Programs, Run, compiled, needed_bytes
+from sdvar_jax.programs import Programs, Run, compiled, needed_bytes, split
 from sdvar_jax.sampling import SamplingConfig
 
 LEFT_TO_THE_TARGET = Speculative(gamma="adaptive", adaptive_gammas=(0, 1), begin=ALONE)
@@ -42,23 +51,66 @@ def test_a_run_tells_what_its_programs_need():
         lowered, weights = pipeline.lower(request, TargetOnly(), compiled_in)
         run = compiled(lowered)
         assert isinstance(run, Run)
-        assert len(run.executables) == 1 + apart
+        assert (run.classes is None, run.images is not None) == (True, apart)
         _, images = run(weights=weights, request=request)
         assert images.shape == (1, *(pipeline.vqvae.config.image_side,) * 2, 3)
         memory[apart] = run.memory_bytes
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
     assert held / 2 < memory[False] < memory[True] < 2 * memory[False]
-    assert needed_bytes(*run.executables) == memory[True]
+    assert needed_bytes(run.tokens, run.images) == memory[True]
 
 
-def test_behind_a_decoder_that_waits_for_the_device_the_images_are_in_the_same_program():
-    pipeline, sampling = pipeline_of(True), SamplingConfig()
+def lowered_for(pipeline, decoder):
+    sampling = SamplingConfig()
     request = make_request(np.asarray([1]), 0, sampling, pipeline.target.config.pyramid)
+    compiled_in = pipeline.prepare(decoder, sampling)
+    return pipeline.lower(request, decoder, compiled_in)
+
+
+def test_with_a_decoder_that_waits_for_the_device_the_classes_are_apart_and_not_the_images():
+    pipeline = pipeline_of(True)
     for decoder in DECODERS:
-        compiled_in = pipeline.prepare(decoder, sampling)
-        lowered, _ = pipeline.lower(request, decoder, compiled_in)
-        assert len(lowered.programs) == (1 if decoder.waits else 2)
+        lowered, _ = lowered_for(pipeline, decoder)
+        assert (lowered.classes is not None) == (lowered.images is None) == decoder.waits
     assert [decoder.waits for decoder in DECODERS] == [False, True, False]
+
+
+def test_what_the_programs_of_a_waiting_decoder_need_together():
+    pipeline = pipeline_of(True)
+    lowered, _ = lowered_for(pipeline, Speculative(gamma=2))
+    run = lowered.compile()
+    assert run.memory_bytes == needed_bytes(run.classes, run.tokens) > needed_bytes(run.tokens)
+
+
+def test_the_arrays_of_a_run_are_shared_out_among_its_programs():
+    _, weights = lowered_for(pipeline_of(True), Speculative(gamma=2))
+    everything = sorted(id(leaf) for leaf in jax.tree.leaves(weights))
+    for parts in (
+        (weights.of_classes(), weights.behind_classes()),
+        (weights.of_tokens(), weights.of_images()),
+    ):
+        leaves = [[id(leaf) for leaf in jax.tree.leaves(part)] for part in parts]
+        assert sorted(itertools.chain(*leaves)) == everything
+        assert min(map(len, leaves)) > 0
+
+
+@pytest.mark.parametrize("options", [{}, {"shared_aln": True}])
+def test_nothing_but_modulations_reads_what_conditions(options):
+    """The zeros that stand in where modulations are given already are never used."""
+    model = small_model(small_var_config(**options))
+    definition, parts = split(model)
+    assert len(parts.conditioning) == (6 if options else 5)
+    modulations = model.modulations(jnp.asarray([1, 2]))
+    alone = definition.merge(parts._replace(body=None)).modulations(jnp.asarray([1, 2]))
+    jax.tree.map(np.testing.assert_array_equal, alone, modulations)
+
+    def logits(one):
+        x = one.embed_first(modulations)
+        hidden, _ = one.hidden(x, modulations, one.make_cache(2))
+        return one.logits(hidden, modulations)
+
+    without = definition.merge(parts._replace(conditioning=None))
+    np.testing.assert_array_equal(logits(without), logits(model))
 
 
 def test_a_program_is_given_its_own_arrays_alone():

@@ -11,7 +11,8 @@ from flax import struct
 
 from sdvar_jax.config import ScalePyramid, VARConfig
 from sdvar_jax.decoding.request import Request, TokenSampling
-from sdvar_jax.models import VAR, Quantizer
+from sdvar_jax.decoding.window import class_modulations
+from sdvar_jax.models import VAR, Modulations, Quantizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +23,20 @@ class DecodingModels:
       target: the model whose pictures are wanted.
       quantizer: the VQVAE's quantizer, shared by both.
       draft: the small model, where the decoder needs one.
+      target_modulations: the target's of the run, where they were made beforehand.
+      draft_modulations: likewise the draft's.
     """
 
     target: VAR
     quantizer: Quantizer
     draft: VAR | None = None
+    target_modulations: Modulations | None = None
+    draft_modulations: Modulations | None = None
+
+    def modulations(self, model: VAR, request: Request, sampling: TokenSampling) -> Modulations:
+        """Those of the whole run of one of the models, see ``class_modulations``."""
+        given = self.target_modulations if model is self.target else self.draft_modulations
+        return class_modulations(model, request, sampling) if given is None else given
 
 
 class Decoded(struct.PyTreeNode):

@@ -15,7 +15,6 @@ from sdvar_jax.decoding.request import Request, TokenSampling, with_noise
 from sdvar_jax.decoding.sequential import after_scale, decode_scale
 from sdvar_jax.decoding.window import (
     Window,
-    class_modulations,
     draw_tokens,
     forward_window,
 )
@@ -115,7 +114,7 @@ class Handoff(Decoder):
         f_hats = initial_f_hats(quantizer, request.batch)
         token_maps = []
 
-        modulations = class_modulations(first, request, sampling)
+        modulations = models.modulations(first, request, sampling)
         rows = modulations.condition.shape[0]
         cache = first.make_cache(rows)
         for scale in range(self.entry):
@@ -125,7 +124,7 @@ class Handoff(Decoder):
             token_maps.append(tokens)
 
         if self.entry < pyramid.num_scales:
-            modulations = class_modulations(second, request, sampling)
+            modulations = models.modulations(second, request, sampling)
             cache = second.make_cache(rows)
             entry_scale = Window(self.entry, self.entry + 1)
             if self.mask == 0:

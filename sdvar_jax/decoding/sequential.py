@@ -125,7 +125,11 @@ def after_scale(
 
 
 def decode_sequential(
-    model: VAR, quantizer: Quantizer, request: Request, sampling: TokenSampling
+    model: VAR,
+    quantizer: Quantizer,
+    request: Request,
+    sampling: TokenSampling,
+    modulations: Modulations | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Decodes all scales with one model.
 
@@ -134,13 +138,15 @@ def decode_sequential(
       quantizer: the shared quantizer.
       request: the run's arrays.
       sampling: what is compiled in.
+      modulations: the model's, of the whole run; None to make them here.
 
     Returns:
       Tokens int32 [batch, total_length], and f_hats float32 [num_scales + 1, batch, latent,
       latent, latent_channels].
     """
     request = with_noise(request, model.config.pyramid, model.config.vocab_size)
-    modulations = class_modulations(model, request, sampling)
+    if modulations is None:
+        modulations = class_modulations(model, request, sampling)
     cache = model.make_cache(modulations.condition.shape[0])
     f_hats = initial_f_hats(quantizer, request.batch)
     token_maps = []

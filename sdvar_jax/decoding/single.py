@@ -17,7 +17,10 @@ class TargetOnly(Decoder):
 
     def decode(self, models: DecodingModels, request: Request, sampling: TokenSampling) -> Decoded:
         """Makes all token maps of a batch."""
-        tokens, f_hats = decode_sequential(models.target, models.quantizer, request, sampling)
+        modulations = models.modulations(models.target, request, sampling)
+        tokens, f_hats = decode_sequential(
+            models.target, models.quantizer, request, sampling, modulations
+        )
         return Decoded(tokens=tokens, f_hats=f_hats)
 
 
@@ -35,5 +38,8 @@ class DraftOnly(Decoder):
     def decode(self, models: DecodingModels, request: Request, sampling: TokenSampling) -> Decoded:
         """Makes all token maps of a batch."""
         assert models.draft is not None
-        tokens, f_hats = decode_sequential(models.draft, models.quantizer, request, sampling)
+        modulations = models.modulations(models.draft, request, sampling)
+        tokens, f_hats = decode_sequential(
+            models.draft, models.quantizer, request, sampling, modulations
+        )
         return Decoded(tokens=tokens, f_hats=f_hats)

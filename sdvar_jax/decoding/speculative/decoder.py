@@ -37,7 +37,7 @@ from sdvar_jax.decoding.speculative.windows import (
     WindowPlan,
     plan_windows,
 )
-from sdvar_jax.decoding.window import Window, class_modulations
+from sdvar_jax.decoding.window import Window
 
 ADAPTIVE = "adaptive"
 COMMITS = ("target", "draft")
@@ -250,9 +250,9 @@ class Speculative(Decoder):
         request = with_noise(request, pyramid, models.target.config.vocab_size)
         run = SpeculativeRun(
             models=dataclasses.replace(models, draft=draft),
-            target_modulations=class_modulations(models.target, request, sampling),
+            target_modulations=models.modulations(models.target, request, sampling),
             draft_modulations=(
-                None if draft is None else class_modulations(draft, request, sampling)
+                None if draft is None else models.modulations(draft, request, sampling)
             ),
             request=request,
             sampling=sampling,

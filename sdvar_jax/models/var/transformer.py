@@ -29,6 +29,10 @@ from sdvar_jax.models.var.stacked import StackedBlocks
 _block_over_cache = jax.jit(Block.__call__, static_argnames=("offset",))
 
 
+CONDITIONING = ("class_embed", "shared_ada_lin", "head_ada_lin", "ada_lin", "ada_gss")
+"""Parameters and layers that ``VAR.modulations`` reads, and nothing else does."""
+
+
 class Modulations(struct.PyTreeNode):
     """Everything that depends on the class alone, computed once an image.
 
