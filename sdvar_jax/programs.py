@@ -111,19 +111,19 @@ class Weights(struct.PyTreeNode):
 
     def of_classes(self) -> Weights:
         """Those that class modulations are made with."""
-        return self.replace(
-            target=None if self.target is None else self.target._replace(body=None),
-            quantizer=None,
-            drawing=None,
-            draft=None if self.draft is None else self.draft._replace(body=None),
-        )
+        return self._transformers_without("body").replace(quantizer=None, drawing=None)
 
     def behind_classes(self) -> Weights:
         """Those that all else is made with."""
-        return self.replace(
-            target=None if self.target is None else self.target._replace(conditioning=None),
-            draft=None if self.draft is None else self.draft._replace(conditioning=None),
-        )
+        return self._transformers_without("conditioning")
+
+    def _transformers_without(self, part: str) -> Weights:
+        """All, but for one part of target and draft."""
+        without = {
+            name: None if parts is None else parts._replace(**{part: None})
+            for name, parts in (("target", self.target), ("draft", self.draft))
+        }
+        return self.replace(**without)
 
     def of_tokens(self) -> Weights:
         """Those that tokens are made with."""
@@ -193,6 +193,9 @@ def _tokens(
     """Tokens and f_hat; class modulations too where they are not given."""
     assert definitions.target is not None
     assert definitions.quantizer is not None
+    assert weights.target is not None
+    # Zeros stand in for what modulations are made of where they are given.
+    assert (weights.target.conditioning is None) == (modulations is not None)
     models = DecodingModels(
         target=definitions.target.merge(weights.target),
         quantizer=definitions.quantizer.merge(weights.quantizer),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -17,15 +18,52 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
+from jax.typing import DTypeLike
 
 from sdvar_jax.models.var.attention import head_scale, l2_normalize, plain_scale
 from sdvar_jax.runtime.dependent_launch import launch_next
 
-_LOG2_E = math.log2(math.e)
-_MASKED = -1e30
+LOG2_E = math.log2(math.e)
+"""Scores are taken as powers of two."""
+
+MASKED = -1e30
+"""Score of a key that a query does not see."""
 
 # From here on larger tiles win: there is work for every multiprocessor anyway.
 _MANY_QUERIES = 2**17
+
+
+SoftmaxState = tuple[jax.Array, jax.Array, jax.Array]
+"""Highest score so far [queries], sum of the weights [queries], weighted values [queries, dim]."""
+
+
+def empty_softmax(queries: int, head_dim: int) -> SoftmaxState:
+    """The state before the first keys."""
+    return (
+        jnp.full((queries,), MASKED, jnp.float32),
+        jnp.zeros((queries,), jnp.float32),
+        jnp.zeros((queries, head_dim), jnp.float32),
+    )
+
+
+def add_to_softmax(
+    state: SoftmaxState, scores: jax.Array, values: Callable[[], jax.Array], dtype: DTypeLike
+) -> SoftmaxState:
+    """The state with one tile of keys more, in one pass (FlashAttention, algorithm 1).
+
+    Args:
+      state: so far.
+      scores: of the tile as powers of two, float32 [queries, keys].
+      values: reads those of the tile, [keys, dim].
+      dtype: that weights are rounded to.
+    """
+    highest, total, out = state
+    new_highest = jnp.maximum(highest, jnp.max(scores, axis=-1))
+    weights = jnp.exp2(scores - new_highest[:, None])
+    decay = jnp.exp2(highest - new_highest)
+    total = total * decay + jnp.sum(weights, axis=-1)
+    out = out * decay[:, None] + plt.dot(weights.astype(dtype), values())
+    return new_highest, total, out
 
 
 def _attention_kernel(
@@ -85,15 +123,9 @@ def _attention_kernel(
     plt.store(values_ref.at[place], window_values(first, block_q), mask=inside)
 
     def attend(keys: Any, values: Any, seen: Any, state: Any) -> Any:
-        highest, total, out = state
-        scores = plt.dot(q, keys, trans_b=True) * _LOG2_E  # [block_q, block_k]
-        scores = jnp.where(seen, scores, _MASKED)
-        new_highest = jnp.maximum(highest, jnp.max(scores, axis=-1))
-        weights = jnp.exp2(scores - new_highest[:, None])
-        decay = jnp.exp2(highest - new_highest)
-        total = total * decay + jnp.sum(weights, axis=-1)
-        out = out * decay[:, None] + plt.dot(weights.astype(dtype), values)
-        return new_highest, total, out
+        scores = plt.dot(q, keys, trans_b=True) * LOG2_E  # [block_q, block_k]
+        scores = jnp.where(seen, scores, MASKED)
+        return add_to_softmax(state, scores, lambda: values, dtype)
 
     def cached_tile(i: Any, state: Any) -> Any:
         start = i * block_k
@@ -108,11 +140,7 @@ def _attention_kernel(
         seen = (start + jnp.arange(block_k))[None, :] < limits[:, None]
         return attend(window_keys(start, block_k), window_values(start, block_k), seen, state)
 
-    state = (
-        jnp.full((block_q,), _MASKED, jnp.float32),
-        jnp.zeros((block_q,), jnp.float32),
-        jnp.zeros((block_q, head_dim), jnp.float32),
-    )
+    state = empty_softmax(block_q, head_dim)
     if offset > 0:
         state = jax.lax.fori_loop(0, pl.cdiv(offset, block_k), cached_tile, state)
     state = jax.lax.fori_loop(0, pl.cdiv(length, block_k), window_tile, state)
@@ -122,6 +150,24 @@ def _attention_kernel(
         (out / total[:, None]).astype(dtype),
         mask=inside,
     )
+
+
+def check_arguments(
+    qkv: jax.Array,
+    q_bias: jax.Array,
+    v_bias: jax.Array,
+    scale_mul: jax.Array | None,
+    keys: jax.Array,
+    values: jax.Array,
+) -> None:
+    """Asserts the shapes that ``cached_attention`` tells of."""
+    heads, head_dim = keys.shape[2:]
+    width = heads * head_dim
+    chex.assert_shape(qkv, (None, 3 * width))
+    chex.assert_shape([q_bias, v_bias], (width,))
+    if scale_mul is not None:
+        chex.assert_shape(scale_mul, (heads,))
+    chex.assert_equal_shape([keys, values])
 
 
 def block_of(length: int, most: int) -> int:
@@ -186,11 +232,8 @@ def cached_attention(
     heads, head_dim = keys.shape[2:]
     padded = qkv.shape[0]
     width = heads * head_dim
-    chex.assert_shape(qkv, (padded, 3 * width))
-    chex.assert_shape([q_bias, v_bias], (width,))
+    check_arguments(qkv, q_bias, v_bias, scale_mul, keys, values)
     scales = () if scale_mul is None else (scale_mul,)
-    chex.assert_shape(scales, (heads,))
-    chex.assert_equal_shape([keys, values])
     # The first window reads no cache, so that zeros need not be written for it.
     before = (keys, values) if offset > 0 else ()
     operands = (qkv, q_bias, v_bias, *scales, limits, *before)

@@ -9,7 +9,6 @@ faster, which needs no kernel before it.
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -18,10 +17,14 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from sdvar_jax.models.var.attention import head_scale, l2_normalize, plain_scale
+from sdvar_jax.models.var.kernels.attention import (
+    LOG2_E,
+    MASKED,
+    add_to_softmax,
+    check_arguments,
+    empty_softmax,
+)
 from sdvar_jax.runtime.dependent_launch import launch_next
-
-_LOG2_E = math.log2(math.e)
-_MASKED = -1e30
 
 _WRITTEN = 64
 """Positions of a program that writes keys and values."""
@@ -77,14 +80,12 @@ def _attend_kernel(
     q = plt.load(qkv_ref.at[rows, columns], mask=inside[:, None], other=0.0).astype(jnp.float32)
     q = q + q_bias_ref[columns].astype(jnp.float32)[None, :]
     scale = head_scale(scale_ref[0][head]) if scale_ref else plain_scale(head_dim)
-    # Scores are wanted as powers of two.
-    q = ((l2_normalize(q) if scale_ref else q) * (scale * _LOG2_E)).astype(dtype)
+    q = ((l2_normalize(q) if scale_ref else q) * (scale * LOG2_E)).astype(dtype)
     limits = plt.load(limits_ref.at[pl.ds(first, block_q)], mask=inside, other=0)
     seen_by_all = offset + jnp.min(jnp.where(inside, limits, length), axis=0)
     seen_by_any = offset + jnp.max(limits, axis=0)
 
     def attend(i: Any, state: Any, *, masked: bool) -> Any:
-        highest, total, out = state
         places = i * block_k + jnp.arange(block_k)
         known = (places < offset + length)[:, None] if masked else None
         place = (row, pl.ds(i * block_k, block_k), head, slice(None))
@@ -93,20 +94,15 @@ def _attend_kernel(
         scores = plt.dot(q, keys, trans_b=True)  # [block_q, block_k]
         if masked:
             seen = places[None, :] < offset + limits[:, None]
-            scores = jnp.where(seen, scores, _MASKED)
-        new_highest = jnp.maximum(highest, jnp.max(scores, axis=-1))
-        weights = jnp.exp2(scores - new_highest[:, None])
-        decay = jnp.exp2(highest - new_highest)
-        total = total * decay + jnp.sum(weights, axis=-1)
-        values = plt.load(values_ref.at[place], mask=known, other=other)
-        out = out * decay[:, None] + plt.dot(weights.astype(dtype), values)
-        return new_highest, total, out
+            scores = jnp.where(seen, scores, MASKED)
+        return add_to_softmax(
+            state,
+            scores,
+            lambda: plt.load(values_ref.at[place], mask=known, other=other),
+            dtype,
+        )
 
-    state = (
-        jnp.full((block_q,), _MASKED, jnp.float32),
-        jnp.zeros((block_q,), jnp.float32),
-        jnp.zeros((block_q, head_dim), jnp.float32),
-    )
+    state = empty_softmax(block_q, head_dim)
     whole = seen_by_all // block_k
     state = jax.lax.fori_loop(0, whole, functools.partial(attend, masked=False), state)
     state = jax.lax.fori_loop(
@@ -133,7 +129,12 @@ def block_causal_attention(
     stages: int = 3,
     interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """As ``attention.cached_attention``, whose arguments it takes."""
+    """As ``attention.cached_attention``, whose arguments it takes.
+
+    It differs in ``block_q`` and ``block_k``, which are of the second kernel and do not go by the
+    window's length.
+    """
+    check_arguments(qkv, q_bias, v_bias, scale_mul, keys, values)
     length = limits.shape[0]
     heads, head_dim = keys.shape[2:]
     width = heads * head_dim
