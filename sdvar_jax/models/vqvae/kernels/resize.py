@@ -56,7 +56,7 @@ def _kernel(
     channels = jnp.arange(maps_ref.shape[2])
     total = jnp.zeros((_CELLS, channels.size), jnp.float32)
     across = [
-        (plt.load(places_ref.at[column, jnp.int32(tap)]), plt.load(values_ref.at[column, tap]))
+        (plt.load(places_ref.at[column, tap]), plt.load(values_ref.at[column, tap]))
         for tap in range(taps)
     ]
 
