@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import nnx, struct
 
 from sdvar_jax.decoding import Decoded, Decoder, DecodingModels, Request, TokenSampling
+from sdvar_jax.decoding.base import ClassModulations
 from sdvar_jax.decoding.window import class_modulations
 from sdvar_jax.models import Modulations
 from sdvar_jax.models.var.transformer import CONDITIONING
@@ -134,18 +135,6 @@ class Weights(struct.PyTreeNode):
         return self.replace(target=None, quantizer=None, draft=None)
 
 
-class ClassModulations(struct.PyTreeNode):
-    """The class modulations of a run; None of a model that does not run.
-
-    Attributes:
-      target: the target's.
-      draft: the draft's.
-    """
-
-    target: Modulations | None
-    draft: Modulations | None
-
-
 def split(model: Any) -> tuple[Any, Any]:
     """A model's static half and its arrays; None stays None."""
     if model is None:
@@ -200,8 +189,7 @@ def _tokens(
         target=definitions.target.merge(weights.target),
         quantizer=definitions.quantizer.merge(weights.quantizer),
         draft=None if definitions.draft is None else definitions.draft.merge(weights.draft),
-        target_modulations=None if modulations is None else modulations.target,
-        draft_modulations=None if modulations is None else modulations.draft,
+        given=modulations,
     )
     return decoder.decode(models, request, sampling)
 

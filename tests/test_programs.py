@@ -25,6 +25,16 @@ LEFT_TO_THE_TARGET = Speculative(gamma="adaptive", adaptive_gammas=(0, 1), begin
 DECODERS = [TargetOnly(), Speculative(gamma=2), LEFT_TO_THE_TARGET]
 
 
+def arguments_of(pipeline, decoder):
+    sampling = SamplingConfig()
+    request = make_request(np.asarray([1]), 0, sampling, pipeline.target.config.pyramid)
+    return request, decoder, pipeline.prepare(decoder, sampling)
+
+
+def lowered_for(pipeline, decoder):
+    return pipeline.lower(*arguments_of(pipeline, decoder))
+
+
 def pipeline_of(apart):
     pipeline = Pipeline(small_target(), small_vqvae(), small_draft())
     pipeline._programs = Programs(apart=apart)
@@ -43,28 +53,20 @@ def test_apart_they_make_the_same_pictures(decoder):
 
 
 def test_a_run_tells_what_its_programs_need():
-    sampling, memory = SamplingConfig(), {}
+    memory = {}
     for apart in (False, True):
         pipeline = pipeline_of(apart)
-        request = make_request(np.asarray([1]), 0, sampling, pipeline.target.config.pyramid)
-        compiled_in = pipeline.prepare(TargetOnly(), sampling)
-        lowered, weights = pipeline.lower(request, TargetOnly(), compiled_in)
+        arguments = arguments_of(pipeline, TargetOnly())
+        lowered, weights = pipeline.lower(*arguments)
         run = compiled(lowered)
         assert isinstance(run, Run)
         assert (run.classes is None, run.images is not None) == (True, apart)
-        _, images = run(weights=weights, request=request)
+        _, images = run(weights=weights, request=arguments[0])
         assert images.shape == (1, *(pipeline.vqvae.config.image_side,) * 2, 3)
         memory[apart] = run.memory_bytes
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
     assert held / 2 < memory[False] < memory[True] < 2 * memory[False]
     assert needed_bytes(run.tokens, run.images) == memory[True]
-
-
-def lowered_for(pipeline, decoder):
-    sampling = SamplingConfig()
-    request = make_request(np.asarray([1]), 0, sampling, pipeline.target.config.pyramid)
-    compiled_in = pipeline.prepare(decoder, sampling)
-    return pipeline.lower(request, decoder, compiled_in)
 
 
 def test_with_a_decoder_that_waits_for_the_device_the_classes_are_apart_and_not_the_images():
@@ -114,13 +116,11 @@ def test_nothing_but_modulations_reads_what_conditions(options):
 
 
 def test_a_program_is_given_its_own_arrays_alone():
-    pipeline, sampling = pipeline_of(True), SamplingConfig()
-    request = make_request(np.asarray([1]), 0, sampling, pipeline.target.config.pyramid)
+    pipeline = pipeline_of(True)
     draft_given = []
     for decoder in DECODERS:
-        compiled_in = pipeline.prepare(decoder, sampling)
-        _, weights = pipeline.lower(request, decoder, compiled_in)
-        _, of_tokens = pipeline.lower_tokens(request, decoder, compiled_in)
+        _, weights = lowered_for(pipeline, decoder)
+        _, of_tokens = pipeline.lower_tokens(*arguments_of(pipeline, decoder))
         assert of_tokens.drawing is None
         assert weights.of_images().quantizer is None
         draft_given.append(weights.draft is not None)

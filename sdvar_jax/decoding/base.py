@@ -15,6 +15,18 @@ from sdvar_jax.decoding.window import class_modulations
 from sdvar_jax.models import VAR, Modulations, Quantizer
 
 
+class ClassModulations(struct.PyTreeNode):
+    """The class modulations of a run, made beforehand.
+
+    Attributes:
+      target: the target's.
+      draft: the draft's; None where it does not run.
+    """
+
+    target: Modulations | None
+    draft: Modulations | None
+
+
 @dataclasses.dataclass(frozen=True)
 class DecodingModels:
     """The models of a run.
@@ -23,20 +35,21 @@ class DecodingModels:
       target: the model whose pictures are wanted.
       quantizer: the VQVAE's quantizer, shared by both.
       draft: the small model, where the decoder needs one.
-      target_modulations: the target's of the run, where they were made beforehand.
-      draft_modulations: likewise the draft's.
+      given: their class modulations; None where they are made in the run.
     """
 
     target: VAR
     quantizer: Quantizer
     draft: VAR | None = None
-    target_modulations: Modulations | None = None
-    draft_modulations: Modulations | None = None
+    given: ClassModulations | None = None
 
     def modulations(self, model: VAR, request: Request, sampling: TokenSampling) -> Modulations:
         """Those of the whole run of one of the models, see ``class_modulations``."""
-        given = self.target_modulations if model is self.target else self.draft_modulations
-        return class_modulations(model, request, sampling) if given is None else given
+        if self.given is None:
+            return class_modulations(model, request, sampling)
+        given = self.given.target if model is self.target else self.given.draft
+        assert given is not None
+        return given
 
 
 class Decoded(struct.PyTreeNode):

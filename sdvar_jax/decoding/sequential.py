@@ -10,7 +10,6 @@ from sdvar_jax.decoding.f_hat import extend, initial_f_hats
 from sdvar_jax.decoding.request import Request, TokenSampling, with_noise
 from sdvar_jax.decoding.window import (
     Window,
-    class_modulations,
     draw_tokens,
     filtered,
     forward_window,
@@ -127,26 +126,24 @@ def after_scale(
 def decode_sequential(
     model: VAR,
     quantizer: Quantizer,
+    modulations: Modulations,
     request: Request,
     sampling: TokenSampling,
-    modulations: Modulations | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Decodes all scales with one model.
 
     Args:
       model: the target, or the draft alone.
       quantizer: the shared quantizer.
+      modulations: the model's, of the whole run.
       request: the run's arrays.
       sampling: what is compiled in.
-      modulations: the model's, of the whole run; None to make them here.
 
     Returns:
       Tokens int32 [batch, total_length], and f_hats float32 [num_scales + 1, batch, latent,
       latent, latent_channels].
     """
     request = with_noise(request, model.config.pyramid, model.config.vocab_size)
-    if modulations is None:
-        modulations = class_modulations(model, request, sampling)
     cache = model.make_cache(modulations.condition.shape[0])
     f_hats = initial_f_hats(quantizer, request.batch)
     token_maps = []

@@ -19,7 +19,7 @@ class TargetOnly(Decoder):
         """Makes all token maps of a batch."""
         modulations = models.modulations(models.target, request, sampling)
         tokens, f_hats = decode_sequential(
-            models.target, models.quantizer, request, sampling, modulations
+            models.target, models.quantizer, modulations, request, sampling
         )
         return Decoded(tokens=tokens, f_hats=f_hats)
 
@@ -40,6 +40,6 @@ class DraftOnly(Decoder):
         assert models.draft is not None
         modulations = models.modulations(models.draft, request, sampling)
         tokens, f_hats = decode_sequential(
-            models.draft, models.quantizer, request, sampling, modulations
+            models.draft, models.quantizer, modulations, request, sampling
         )
         return Decoded(tokens=tokens, f_hats=f_hats)

@@ -13,3 +13,14 @@ FUSED = "fused"
 INTERPRETED = "interpreted"
 AUTO = "auto"
 KERNELS = (REFERENCE, SCANNED, FUSED, INTERPRETED)
+
+OWN = (FUSED, INTERPRETED)
+"""Those that are the package's own."""
+
+_LEAST_TILE = 16
+"""Rows or columns of a tile that Triton multiplies, at least."""
+
+
+def is_tile(size: int) -> bool:
+    """Whether the package's kernels can take so many columns as one tile."""
+    return size >= _LEAST_TILE and size & (size - 1) == 0

@@ -31,13 +31,21 @@ def _kernel(
     logits = plt.load(logits_ref.at[row, pl.ds(0, size)], mask=inside, other=-jnp.inf)
     bits = ordered_bits(logits)
 
+    def with_bit(i: Any, low: jax.Array, weights: jax.Array, allowed: jax.Array) -> Any:
+        """``low`` with its i-th bit where what lies below it then weighs at most ``allowed``.
+
+        Whether that is so, and what lies below it then, come second and third.
+        """
+        candidate = low + (jnp.int32(1) << (31 - i))
+        weight = jnp.sum(jnp.where(bits < candidate, weights, 0.0), axis=0)
+        passes = weight <= allowed
+        return jnp.where(passes, candidate, low), passes, weight
+
     def largest(weights: jax.Array, allowed: jax.Array) -> jax.Array:
         """The largest t for which what lies below it weighs at most ``allowed``."""
 
         def add_bit(i: Any, low: jax.Array) -> jax.Array:
-            candidate = low + (jnp.int32(1) << (31 - i))
-            weight = jnp.sum(jnp.where(bits < candidate, weights, 0.0), axis=0)
-            return jnp.where(weight <= allowed, candidate, low)
+            return with_bit(i, low, weights, allowed)[0]
 
         return jax.lax.fori_loop(0, 32, add_bit, jnp.int32(_INT_MIN))
 
@@ -50,10 +58,8 @@ def _kernel(
 
         def add_bit(state: Any) -> Any:
             i, low, below = state
-            candidate = low + (jnp.int32(1) << (31 - i))
-            count = jnp.sum(jnp.where(inside & (bits < candidate), 1.0, 0.0), axis=0)
-            passes = count <= allowed
-            return i + 1, jnp.where(passes, candidate, low), jnp.where(passes, count, below)
+            low, passes, count = with_bit(i, low, inside.astype(jnp.float32), allowed)
+            return i + 1, low, jnp.where(passes, count, below)
 
         start = (jnp.int32(0) + zero, jnp.int32(_INT_MIN) + zero, zero.astype(jnp.float32))
         _, low, _ = jax.lax.while_loop(unsettled, add_bit, start)

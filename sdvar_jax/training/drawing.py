@@ -12,6 +12,7 @@ from flax import nnx
 
 from sdvar_jax.decoding.request import Request, TokenSampling, make_request
 from sdvar_jax.decoding.sequential import decode_sequential
+from sdvar_jax.decoding.window import class_modulations
 from sdvar_jax.models import VAR, Quantizer
 from sdvar_jax.sampling import SamplingConfig
 
@@ -22,7 +23,8 @@ def decode_batch(
 ) -> tuple[jax.Array, jax.Array]:
     """Tokens and f_hats of one batch, see ``decode_sequential``; models from ``split_pair``."""
     model, quantizer = (nnx.merge(*pair) for pair in zip(graphs, states, strict=True))
-    return decode_sequential(model, quantizer, request, sampling)
+    modulations = class_modulations(model, request, sampling)
+    return decode_sequential(model, quantizer, modulations, request, sampling)
 
 
 def split_pair(model: VAR, quantizer: Quantizer) -> tuple[Any, Any]:

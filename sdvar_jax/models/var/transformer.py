@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx, struct
 
 from sdvar_jax.config import FLOAT32, DTypePolicy, VARConfig
-from sdvar_jax.models.kernels import FUSED, INTERPRETED, REFERENCE
+from sdvar_jax.models.kernels import INTERPRETED, OWN, REFERENCE
 from sdvar_jax.models.var.block import Block, Projection, layer_norm
 from sdvar_jax.models.var.cache import KVCache
 from sdvar_jax.models.var.initializers import (
@@ -125,7 +125,7 @@ class VAR(nnx.Module):
     @property
     def _fused(self) -> bool:
         """Whether the fused kernels run, on a GPU or interpreted."""
-        return self.kernels in (FUSED, INTERPRETED)
+        return self.kernels in OWN
 
     def _projection(self) -> Projection:
         """What runs the AdaLN projections, whose rows are few."""

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from sdvar_jax.config import DTypePolicy
-from sdvar_jax.models.kernels import FUSED, INTERPRETED, REFERENCE
+from sdvar_jax.models.kernels import INTERPRETED, OWN, REFERENCE
 from sdvar_jax.models.vqvae.kernels.group_norm import group_norm
 
 _NORM_GROUPS = 32
@@ -72,7 +72,7 @@ class GroupNorm(nnx.GroupNorm):
 
     def normalize(self, x: jax.Array, *, silu: bool) -> jax.Array:
         """Normalises x [batch, height, width, channels], then SiLU where asked for."""
-        if self.kernels not in (FUSED, INTERPRETED):
+        if self.kernels not in OWN:
             return nnx.silu(self(x)) if silu else self(x)
         assert self.scale is not None
         assert self.bias is not None

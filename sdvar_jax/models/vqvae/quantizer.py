@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,14 +11,11 @@ import numpy as np
 from flax import nnx
 
 from sdvar_jax.config import FLOAT32, VQVAEConfig
-from sdvar_jax.models.kernels import FUSED, INTERPRETED, REFERENCE
+from sdvar_jax.models.kernels import INTERPRETED, OWN, REFERENCE, is_tile
 from sdvar_jax.models.resize import area_matrix, bicubic_matrix, resize_area, resize_bicubic
 from sdvar_jax.models.vqvae.kernels.residual_convolution import residual_convolution
 from sdvar_jax.models.vqvae.kernels.resize import resize
 from sdvar_jax.models.vqvae.layers import conv
-
-_LEAST_CHANNELS = 16
-"""Of a tile that Triton multiplies."""
 
 
 def convolution_of_scale(num_convolutions: int, num_scales: int) -> tuple[int, ...]:
@@ -70,9 +69,20 @@ class Quantizer(nnx.Module):
     @property
     def _fused(self) -> bool:
         """Whether the package's kernels run: their tiles are as wide as the channels."""
-        channels = self.config.latent_channels
-        suits = channels >= _LEAST_CHANNELS and channels & (channels - 1) == 0
-        return self.kernels in (FUSED, INTERPRETED) and suits
+        return self.kernels in OWN and is_tile(self.config.latent_channels)
+
+    def _resized(
+        self,
+        maps: jax.Array,
+        side: int,
+        matrix: Callable[[int, int], np.ndarray],
+        plain: Callable[[jax.Array, int], jax.Array],
+    ) -> jax.Array:
+        """A resize by a matrix of ``models.resize``, or by its plain function there."""
+        source = maps.shape[1]
+        if self._fused and source != side:
+            return resize(maps, matrix(source, side), interpret=self._interpret)
+        return plain(maps, side)
 
     def initial_f_hat(self, batch: int) -> jax.Array:
         """f_hat before the first scale: zeros [batch, latent, latent, latent_channels]."""
@@ -100,10 +110,9 @@ class Quantizer(nnx.Module):
         h = embedding.astype(jnp.float32).reshape(-1, side, side, channels)
         ratio = self.config.residual_ratio
         convolution = self.convolutions[self.convolution_index[scale]]
+        h = self._resized(h, pyramid.latent_side, bicubic_matrix, resize_bicubic)
         if self._fused:
             assert convolution.bias is not None
-            if side != pyramid.latent_side:
-                h = resize(h, bicubic_matrix(side, pyramid.latent_side), interpret=self._interpret)
             return residual_convolution(
                 h,
                 convolution.kernel[...],
@@ -111,7 +120,6 @@ class Quantizer(nnx.Module):
                 ratio=ratio,
                 interpret=self._interpret,
             )
-        h = resize_bicubic(h, pyramid.latent_side)
         return (1.0 - ratio) * h + ratio * convolution(h)
 
     def add_scale(self, f_hat: jax.Array, tokens: jax.Array, scale: int) -> jax.Array:
@@ -130,13 +138,8 @@ class Quantizer(nnx.Module):
         """
         if scale < 1:
             raise ValueError("the first scale has no input from f_hat")
-        pyramid = self.config.pyramid
-        side = pyramid.sides[scale]
-        if self._fused and side != pyramid.latent_side:
-            matrix = area_matrix(pyramid.latent_side, side)
-            resized = resize(f_hat, matrix, interpret=self._interpret)
-        else:
-            resized = resize_area(f_hat, side)
+        side = self.config.pyramid.sides[scale]
+        resized = self._resized(f_hat, side, area_matrix, resize_area)
         return resized.reshape(f_hat.shape[0], side * side, f_hat.shape[-1])
 
     def nearest(self, features: jax.Array) -> jax.Array:

@@ -66,6 +66,25 @@ def add_to_softmax(
     return new_highest, total, out
 
 
+def read_window(
+    qkv_ref: Any, row: Any, start: Any, size: int, length: int, columns: Any
+) -> jax.Array:
+    """Columns of a batch row's window, positions ``start``.. of ``length``, zeros behind it."""
+    inside = (start + jnp.arange(size) < length)[:, None]
+    reference = qkv_ref.at[pl.ds(row * length + start, size), columns]
+    return plt.load(reference, mask=inside, other=0.0)
+
+
+def cached_keys(keys: jax.Array, normalized: bool, dtype: DTypeLike) -> jax.Array:
+    """Projected keys as the cache holds them."""
+    return l2_normalize(keys).astype(dtype) if normalized else keys
+
+
+def cached_values(values: jax.Array, bias: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Projected values as the cache holds them, their bias [1, dim] in float32."""
+    return (values.astype(jnp.float32) + bias).astype(dtype)
+
+
 def _attention_kernel(
     qkv_ref: Any,
     q_bias_ref: Any,
@@ -92,22 +111,19 @@ def _attention_kernel(
     scale = head_scale(scale_ref[0][head]) if scale_ref else plain_scale(head_dim)
 
     def window(part: int, start: Any, size: int) -> jax.Array:
-        """Rows ``start``.. of q (0), k (1) or v (2) of this head, zeros behind the window."""
-        inside = (start + jnp.arange(size) < length)[:, None]
+        """Rows ``start``.. of q (0), k (1) or v (2) of this head."""
         columns = pl.ds(part * width + head * head_dim, head_dim)
-        reference = qkv_ref.at[pl.ds(row * length + start, size), columns]
-        return plt.load(reference, mask=inside, other=0.0)
+        return read_window(qkv_ref, row, start, size, length, columns)
 
     own_columns = pl.ds(head * head_dim, head_dim)
     q_bias = q_bias_ref[own_columns].astype(jnp.float32)[None, :]
     v_bias = v_bias_ref[own_columns].astype(jnp.float32)[None, :]
 
     def window_keys(start: Any, size: int) -> jax.Array:
-        keys = window(1, start, size)
-        return l2_normalize(keys).astype(dtype) if scale_ref else keys
+        return cached_keys(window(1, start, size), bool(scale_ref), dtype)
 
     def window_values(start: Any, size: int) -> jax.Array:
-        return (window(2, start, size).astype(jnp.float32) + v_bias).astype(dtype)
+        return cached_values(window(2, start, size), v_bias, dtype)
 
     first = tile * block_q
     q = window(0, first, block_q).astype(jnp.float32) + q_bias

@@ -21,8 +21,11 @@ from sdvar_jax.models.var.kernels.attention import (
     LOG2_E,
     MASKED,
     add_to_softmax,
+    cached_keys,
+    cached_values,
     check_arguments,
     empty_softmax,
+    read_window,
 )
 from sdvar_jax.runtime.dependent_launch import launch_next
 
@@ -49,14 +52,13 @@ def _write_kernel(
     def read(part: int) -> jax.Array:
         """This head's columns of k (1) or v (2)."""
         columns = pl.ds(part * width + head * head_dim, head_dim)
-        reference = qkv_ref.at[pl.ds(row * length + first, _WRITTEN), columns]
-        return plt.load(reference, mask=inside, other=0.0)
+        return read_window(qkv_ref, row, first, _WRITTEN, length, columns)
 
-    keys = l2_normalize(read(1)).astype(dtype) if normalized else read(1)
+    keys = cached_keys(read(1), normalized, dtype)
     v_bias = v_bias_ref[pl.ds(head * head_dim, head_dim)].astype(jnp.float32)[None, :]
     place = (row, pl.ds(offset + first, _WRITTEN), head, slice(None))
     plt.store(keys_ref.at[place], keys, mask=inside)
-    plt.store(values_ref.at[place], (read(2) + v_bias).astype(dtype), mask=inside)
+    plt.store(values_ref.at[place], cached_values(read(2), v_bias, dtype), mask=inside)
 
 
 def _attend_kernel(
@@ -74,10 +76,9 @@ def _attend_kernel(
     head, first = pl.program_id(1), pl.program_id(2) * block_q
     dtype, head_dim = out_ref.dtype, keys_ref.shape[3]
     columns = pl.ds(head * head_dim, head_dim)
-    rows = pl.ds(row * length + first, block_q)
     inside = first + jnp.arange(block_q) < length
 
-    q = plt.load(qkv_ref.at[rows, columns], mask=inside[:, None], other=0.0).astype(jnp.float32)
+    q = read_window(qkv_ref, row, first, block_q, length, columns).astype(jnp.float32)
     q = q + q_bias_ref[columns].astype(jnp.float32)[None, :]
     scale = head_scale(scale_ref[0][head]) if scale_ref else plain_scale(head_dim)
     q = ((l2_normalize(q) if scale_ref else q) * (scale * LOG2_E)).astype(dtype)
@@ -109,6 +110,7 @@ def _attend_kernel(
         whole, pl.cdiv(seen_by_any, block_k), functools.partial(attend, masked=True), state
     )
     _, total, out = state
+    rows = pl.ds(row * length + first, block_q)
     plt.store(out_ref.at[rows, columns], (out / total[:, None]).astype(dtype), mask=inside[:, None])
 
 

@@ -9,7 +9,7 @@ from flax import nnx
 
 from sdvar_jax.config import DTypePolicy, VARConfig
 from sdvar_jax.errors import SdvarError
-from sdvar_jax.models.kernels import AUTO, FUSED, KERNELS, REFERENCE, SCANNED
+from sdvar_jax.models.kernels import AUTO, FUSED, KERNELS, REFERENCE, SCANNED, is_tile
 from sdvar_jax.models.var.stacked import StackedBlocks
 from sdvar_jax.models.var.transformer import VAR
 
@@ -25,10 +25,8 @@ _SMALL = 10**8
 
 def supported(config: VARConfig, dtypes: DTypePolicy) -> bool:
     """Whether the kernels can run a model of these shapes."""
-    head_dim = config.head_dim
     return (
-        head_dim >= 16
-        and head_dim & (head_dim - 1) == 0
+        is_tile(config.head_dim)
         and config.width % 64 == 0
         and config.mlp_width % 64 == 0
         and dtypes.compute in ("bfloat16", "float16")
