@@ -8,11 +8,45 @@ import numpy as np
 from flax import nnx
 
 from sdvar_jax.config import DTypePolicy
-from sdvar_jax.models.kernels import INTERPRETED, OWN, REFERENCE
+from sdvar_jax.models.kernels import FUSED, INTERPRETED, OWN, REFERENCE
+from sdvar_jax.models.vqvae.kernels.convolution import (
+    Tiles,
+    convolution,
+    multiprocessors,
+    tiles_for,
+)
 from sdvar_jax.models.vqvae.kernels.group_norm import group_norm
 
 _NORM_GROUPS = 32
 _NORM_EPS = 1e-6
+
+
+def _tiles(x: jax.Array, channels: int, kernels: str, *, doubling: bool) -> Tiles | None:
+    """How the package's kernel cuts a convolution of x; None where the library runs it."""
+    if kernels != FUSED:
+        return None
+    return tiles_for(x.shape, channels, doubling=doubling, multiprocessors=multiprocessors())
+
+
+class Convolution(nnx.Conv):
+    """A convolution, and the sum with a shortcut where there is one.
+
+    Attributes:
+      kernels: what runs it, see ``models.kernels``; the package's own take large maps.
+    """
+
+    kernels = REFERENCE
+
+    def convolve(self, x: jax.Array, added: jax.Array | None = None) -> jax.Array:
+        """Convolves x [batch, height, width, in], then adds [batch, height, width, out]."""
+        assert self.bias is not None
+        plain = self.kernel_size == (3, 3) and self.strides == 1 and self.padding == 1
+        tiles = _tiles(x, self.out_features, self.kernels, doubling=False) if plain else None
+        if tiles is None:
+            y = self(x)
+            return y if added is None else y + added
+        filters, bias = (value[...].astype(x.dtype) for value in (self.kernel, self.bias))
+        return convolution(x, filters, bias, added, tiles=tiles, programs=multiprocessors())
 
 
 def conv(
@@ -24,7 +58,7 @@ def conv(
     *,
     stride: int = 1,
     padding: int | tuple[tuple[int, int], tuple[int, int]] | None = None,
-) -> nnx.Conv:
+) -> Convolution:
     """A square convolution that keeps the side (odd kernel) unless told otherwise.
 
     Kernels and biases start as PyTorch's default does, uniform within 1/sqrt(fan in).
@@ -34,7 +68,7 @@ def conv(
     def uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    return nnx.Conv(
+    return Convolution(
         in_channels,
         out_channels,
         (kernel, kernel),
@@ -105,9 +139,9 @@ class ResidualBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the block to x [batch, height, width, channels]."""
-        h = self.conv1(self.norm1.normalize(x, silu=True))
-        h = self.conv2(self.norm2.normalize(h, silu=True))
-        return h + (x if self.shortcut is None else self.shortcut(x))
+        h = self.conv1.convolve(self.norm1.normalize(x, silu=True))
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        return self.conv2.convolve(self.norm2.normalize(h, silu=True), shortcut)
 
 
 class SpatialAttention(nnx.Module):
@@ -170,9 +204,12 @@ class PhasedUpsample(nnx.Module):
     An output cell sees two by two cells of the small map, whichever its parities; the rows and
     columns of the filter that fall on the same cell are added up beforehand. Each of the four
     pairs of parities is a quarter of the output channels.
+
+    Attributes:
+      kernels: what runs it, see ``models.kernels``.
     """
 
-    def __init__(self, plain: Upsample) -> None:
+    def __init__(self, plain: Upsample, kernels: str = REFERENCE) -> None:
         conv = plain.conv
         assert conv.bias is not None
         kernel = conv.kernel[...]  # [3, 3, in, out]
@@ -186,10 +223,15 @@ class PhasedUpsample(nnx.Module):
         )
         self.bias = nnx.Param(jnp.tile(conv.bias[...], 4))
         self.precision = conv.precision
+        self.kernels = kernels
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[batch, h, w, channels] -> [batch, 2h, 2w, channels]."""
         batch, height, width, _ = x.shape
+        tiles = _tiles(x, self.out_channels, self.kernels, doubling=True)
+        if tiles is not None:
+            filters, bias = (value[...].astype(x.dtype) for value in (self.kernel, self.bias))
+            return convolution(x, filters, bias, tiles=tiles, programs=multiprocessors())
         y = jax.lax.conv_general_dilated(
             x,
             self.kernel[...].astype(x.dtype),

@@ -8,7 +8,7 @@ from flax import nnx
 from jax.experimental.layout import Format, Layout
 
 from sdvar_jax.models.kernels import FUSED
-from sdvar_jax.models.vqvae.layers import GroupNorm, PhasedUpsample, Upsample
+from sdvar_jax.models.vqvae.layers import Convolution, GroupNorm, PhasedUpsample, Upsample
 from sdvar_jax.models.vqvae.quantizer import Quantizer
 from sdvar_jax.models.vqvae.vqvae import VQVAE
 
@@ -35,18 +35,18 @@ def for_one_gpu(vqvae: VQVAE, kernels: str = FUSED) -> VQVAE:
 
     Normalisations are run by kernels of the package, whose one-pass variance is for 16-bit
     activations, and maps are doubled by 2x2 filters, which are rounded anew; kernels of the package
-    run the quantizer too, in float32 as always. Where the arithmetic has 32 bits it is left as it
-    is.
+    run the quantizer too, in float32 as always, and convolutions of large maps where the GPU is a
+    Hopper. Where the arithmetic has 32 bits it is left as it is.
     """
     copy = nnx.merge(*nnx.split(vqvae))
     if jnp.dtype(vqvae.dtypes.compute_dtype).itemsize != 2:
         return copy
     for _, node in nnx.iter_graph(copy):
-        if isinstance(node, GroupNorm | Quantizer):
+        if isinstance(node, GroupNorm | Quantizer | Convolution):
             node.kernels = kernels
     for level in copy.decoder.up:
         if isinstance(level.upsample, Upsample):
-            level.upsample = PhasedUpsample(level.upsample)
+            level.upsample = PhasedUpsample(level.upsample, kernels)
     return copy
 
 

@@ -1,0 +1,454 @@
+"""Convolutions of large maps for Hopper's tensor cores (Pallas, through Mosaic).
+
+A convolution is a product whose left side is never written: a tile of cells times a tile of output
+channels, summed over the filter's taps and the input channels. For each tap a tile's cells are the
+same window of the map, moved by the tap; the copy engine fills in zeros outside the map. One
+warpgroup copies ahead, two multiply what has arrived, half of the cells each, and write the sums.
+
+The cuDNN that comes with jax 0.11 multiplies 160 channels at 50 to 80 % of the rate of these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+_WINDOW = 64
+"""Cells side by side in a tile, at most; rows of one wgmma instruction."""
+
+_CELLS = (256, 128)
+_COLUMNS = (160, 128, 80, 64)
+"""Sizes of tiles, best first: 256 cells times 160 sums in float32 are all that registers hold."""
+
+_DEPTH = 32
+"""Channels that are copied at a time."""
+
+_FEW = 0.9
+"""Tiles for each multiprocessor from which on these kernels are faster than cuDNN's."""
+
+_SHARED_MEMORY = 225 * 1024
+_MOST_STAGES = 8
+
+_OF_COPIES, _OF_PRODUCTS = 40, 232
+"""Registers of a thread."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+    """How a convolution is cut.
+
+    Attributes:
+      cells: of a tile, half of them a warpgroup's.
+      columns: output channels of a tile.
+      depth: input channels copied at a time.
+    """
+
+    cells: int
+    columns: int
+    depth: int = _DEPTH
+
+    @property
+    def stages(self) -> int:
+        """Copies under way, as shared memory has room for them beside the tile of results."""
+        room = _SHARED_MEMORY - 2 * self.cells * self.columns
+        return min(_MOST_STAGES, room // (2 * self.depth * (self.cells + self.columns)))
+
+
+@functools.cache
+def multiprocessors() -> int:
+    """Those of the first device, where it and JAX can run these kernels; else 0."""
+    device = jax.devices()[0]
+    able = getattr(device, "compute_capability", None) == "9.0" and device.platform == "gpu"
+    return int(device.core_count) if able and jax.__version_info__ >= (0, 11) else 0
+
+
+def _cuts(shape: tuple[int, ...], cells: int) -> bool:
+    """Whether tiles of so many cells cut a map into whole ones."""
+    _, height, width, _ = shape
+    across = min(width, _WINDOW)
+    return across % 16 == 0 and width % across == 0 and height % (cells // across) == 0
+
+
+def tiles_for(
+    shape: tuple[int, ...], channels: int, *, doubling: bool, multiprocessors: int
+) -> Tiles | None:
+    """How to cut the convolution of maps of this shape; None where cuDNN is faster.
+
+    Args:
+      shape: [batch, height, width, input channels].
+      channels: of the output.
+      doubling: whether the output has twice the side, which spares cuDNN's copies too.
+      multiprocessors: of the device; 0 where it cannot run the kernels.
+    """
+    batch, height, width, depth = shape
+    fitting = [columns for columns in _COLUMNS if channels % columns == 0]
+    if not multiprocessors or not fitting or depth % _DEPTH:
+        return None
+    for cells in _CELLS:
+        tiles = (4 if doubling else 1) * channels // fitting[0] * batch * height * width // cells
+        if _cuts(shape, cells) and tiles >= _FEW * multiprocessors:
+            return Tiles(cells, fitting[0])
+    if doubling and _cuts(shape, _CELLS[-1]):
+        narrow = 80 if channels % 80 == 0 else 64
+        return Tiles(_CELLS[-1], narrow, _DEPTH * (2 if depth % (2 * _DEPTH) == 0 else 1))
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Convolution:
+    """Static sizes of a call, and where its tiles lie.
+
+    Attributes:
+      batch, height, width, depth: of the maps.
+      channels: of the output.
+      taps: the filter's side: 3, or 2 where the output has twice the side.
+      tiles: how it is cut.
+      margin: cells of zeros around the maps in memory.
+    """
+
+    batch: int
+    height: int
+    width: int
+    depth: int
+    channels: int
+    taps: int
+    tiles: Tiles
+    margin: int
+
+    @property
+    def across(self) -> int:
+        """Cells side by side in a tile."""
+        return min(self.width, _WINDOW)
+
+    @property
+    def rows(self) -> int:
+        """Of the map, in a tile."""
+        return self.tiles.cells // self.across
+
+    @property
+    def strips(self) -> tuple[int, int]:
+        """Tiles below and beside each other."""
+        return self.height // self.rows, self.width // self.across
+
+    @property
+    def column_tiles(self) -> int:
+        """Tiles of columns of one filter; a doubling one has four, for the parities of a cell."""
+        return self.channels // self.tiles.columns
+
+    @property
+    def filters(self) -> int:
+        return 4 if self.taps == 2 else 1
+
+    @property
+    def count(self) -> int:
+        """All tiles."""
+        down, right = self.strips
+        return self.batch * down * right * self.filters * self.column_tiles
+
+    @property
+    def steps(self) -> int:
+        """Copies of a tile: input channels of the taps."""
+        return self.taps**2 * self.depth // self.tiles.depth
+
+    @property
+    def chunk(self) -> int:
+        """Columns that are written in one piece."""
+        return 32 if self.tiles.columns % 32 == 0 else 16
+
+    @property
+    def chunks(self) -> int:
+        return self.tiles.columns // self.chunk
+
+    def place(self, tile: Any) -> _Place:
+        """Where a tile lies: tiles of columns of the same cells follow each other."""
+
+        def split(number: Any, size: int) -> tuple[Any, Any]:
+            return jax.lax.div(number, jnp.int32(size)), jax.lax.rem(number, jnp.int32(size))
+
+        down, right = self.strips
+        cells, columns = split(tile, self.filters * self.column_tiles)
+        parity, column = split(columns, self.column_tiles)
+        rest, right_strip = split(cells, right)
+        image, down_strip = split(rest, down)
+        return _Place(
+            image,
+            down_strip * self.rows,
+            right_strip * self.across,
+            columns * self.tiles.columns,
+            column * self.tiles.columns,
+            split(parity, 2),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """A tile's image, first row and column of the map, first columns, and its parities.
+
+    ``filters`` counts the columns of all filters, ``channel`` those of the output.
+    """
+
+    image: Any
+    row: Any
+    column: Any
+    filters: Any
+    channel: Any
+    parity: tuple[Any, Any]
+
+
+def _copy_ahead(
+    gpu: Any, sizes: _Convolution, x: Any, filters: Any, buffers: Any, *, programs: int
+) -> None:
+    """One warpgroup's part: windows of the map and filters, tile by tile, as buffers get free."""
+    (_, cells_buffer), filters_buffer, _, full, free, _ = buffers
+    depth, stages, taps = sizes.tiles.depth, sizes.tiles.stages, sizes.taps
+    pieces = sizes.depth // depth
+
+    def wait_for(number: Any) -> Any:
+        """The buffers of the copy of this number, counted over all tiles, once they are free."""
+        stage = jax.lax.rem(number, jnp.int32(stages))
+
+        @pl.when(number >= stages)
+        def _wait() -> None:
+            gpu.barrier_wait(free.at[stage])
+
+        return stage
+
+    @gpu.nd_loop((sizes.count,), collective_axes="program")
+    def _tile(loop: Any) -> None:
+        place = sizes.place(loop.index[0])
+        # The first tap: one up and one to the left, of odd cells of a doubled map none.
+        row, column = place.row - 1 + sizes.margin, place.column - 1 + sizes.margin
+        if taps == 2:
+            row, column = row + place.parity[0], column + place.parity[1]
+
+        @pl.loop(0, sizes.steps)
+        def _step(step: Any) -> None:
+            stage = wait_for(loop.local_index * sizes.steps + step)
+            tap, piece = jax.lax.div(step, jnp.int32(pieces)), jax.lax.rem(step, jnp.int32(pieces))
+            down, right = jax.lax.div(tap, jnp.int32(taps)), jax.lax.rem(tap, jnp.int32(taps))
+            window = x.at[
+                place.image,
+                pl.ds(row + down, sizes.rows),
+                pl.ds(column + right, sizes.across),
+                pl.ds(piece * depth, depth),
+            ]
+            zeros = gpu.OOBFillMode.ZEROS
+            gpu.copy_gmem_to_smem(window, cells_buffer.at[stage], full.at[stage], oob_mode=zeros)
+            part = filters.at[pl.ds(place.filters, sizes.tiles.columns), pl.ds(step * depth, depth)]
+            gpu.copy_gmem_to_smem(part, filters_buffer.at[stage], full.at[stage])
+
+    # Every arrival is waited for, those behind the last copies too.
+    own = jax.lax.div(sizes.count - 1 - jax.lax.axis_index("program"), jnp.int32(programs)) + 1
+
+    @pl.loop(0, stages)
+    def _end(more: Any) -> None:
+        wait_for(own * sizes.steps + more)
+
+
+def _multiply(
+    gpu: Any, sizes: _Convolution, bias: Any, added: Any, out: Any, buffers: Any, *, half: Any
+) -> None:
+    """The part of each of the two other warpgroups: one half of the cells of every tile."""
+    (cells_buffer, _), filters_buffer, (result, result_copies), full, free, arrived = buffers
+    stages, columns = sizes.tiles.stages, sizes.tiles.columns
+    blocks = sizes.tiles.cells // 2 // _WINDOW
+    rows = sizes.rows // 2
+
+    @gpu.nd_loop((sizes.count,), collective_axes="program")
+    def _tile(loop: Any) -> None:
+        place = sizes.place(loop.index[0])
+        first = loop.local_index * sizes.steps
+
+        def written(ref: Any, chunk: int) -> Any:
+            """Of an array like the output what this warpgroup writes of the tile."""
+            down, right = pl.ds(place.row + half * rows, rows), pl.ds(place.column, sizes.across)
+            channels = pl.ds(place.channel + chunk * sizes.chunk, sizes.chunk)
+            if sizes.taps == 2:
+                above, left = place.parity
+                return ref.at[place.image, down, above, right, left, channels]
+            return ref.at[place.image, down, right, channels]
+
+        gpu.wait_smem_to_gmem(0, wait_read_only=True)
+        if added is not None:
+            for chunk in range(sizes.chunks):
+                to = result_copies.at[half, chunk]
+                gpu.copy_gmem_to_smem(written(added, chunk), to, arrived.at[half])
+
+        def summed(*sums: Any) -> None:
+            @pl.loop(0, sizes.steps)
+            def _step(step: Any) -> None:
+                stage = jax.lax.rem(first + step, jnp.int32(stages))
+                gpu.barrier_wait(full.at[stage])
+                for block, total in enumerate(sums):
+                    cells = cells_buffer.at[stage, half * blocks + block]
+                    gpu.wgmma(total, cells, filters_buffer.at[stage].transpose((1, 0)))
+                # All but the products just begun have been made, and their copies can go.
+                gpu.wgmma_wait(blocks)
+
+                @pl.when(step > 0)
+                def _release() -> None:
+                    gpu.barrier_arrive(free.at[jax.lax.rem(first + step - 1, jnp.int32(stages))])
+
+            gpu.wgmma_wait(0)
+            last = first + sizes.steps - 1
+            gpu.barrier_arrive(free.at[jax.lax.rem(last, jnp.int32(stages))])
+            shift = gpu.load(
+                bias.at[pl.ds(place.filters, columns)],
+                layout=gpu.Layout.WGMMA.reduce(0),
+                optimized=False,
+            ).astype(jnp.float32)
+            if added is not None:
+                gpu.barrier_wait(arrived.at[half])
+            for block, total in enumerate(sums):
+                values = total[...] + jax.lax.broadcast_in_dim(shift, (_WINDOW, columns), [1])
+                for chunk in range(sizes.chunks):
+                    part = values[:, chunk * sizes.chunk : (chunk + 1) * sizes.chunk]
+                    to = result.at[half, chunk, block]
+                    if added is not None:
+                        part = part + gpu.load(to, layout=gpu.Layout.WGMMA).astype(jnp.float32)
+                    to[...] = part.astype(out.dtype)
+            gpu.commit_smem()
+            for chunk in range(sizes.chunks):
+                gpu.copy_smem_to_gmem(result_copies.at[half, chunk], written(out, chunk))
+
+        pl.run_scoped(summed, *[gpu.ACC((_WINDOW, columns), jnp.float32)] * blocks)
+
+    gpu.wait_smem_to_gmem(0)
+
+
+def _kernel(
+    gpu: Any, sizes: _Convolution, refs: Any, buffers: Any, *, programs: int, interpret: bool
+) -> None:
+    x, filters, bias, *added, out = refs
+    cells, filters_buffer, result, *barriers = buffers
+    if interpret:  # One view is both.
+        cells, result = (cells, cells), (result, result)
+    buffers = (cells, filters_buffer, result, *barriers)
+    warpgroup = jax.lax.axis_index("warpgroup")
+
+    @pl.when(warpgroup == 2)
+    def _copies() -> None:
+        gpu.set_max_registers(_OF_COPIES, action="decrease")
+        _copy_ahead(gpu, sizes, x, filters, buffers, programs=programs)
+
+    @pl.when(warpgroup < 2)
+    def _products() -> None:
+        gpu.set_max_registers(_OF_PRODUCTS, action="increase")
+        _multiply(gpu, sizes, bias, added[0] if added else None, out, buffers, half=warpgroup)
+
+
+def _buffers(gpu: Any, sizes: _Convolution, dtype: Any, *, interpret: bool) -> list[Any]:
+    """Shared memory and barriers, see the unpacking of ``_multiply``."""
+    tiles = sizes.tiles
+
+    def tiled(shape: tuple[int, ...]) -> Any:
+        order = (gpu.TilingTransform((8, shape[-1])), gpu.SwizzleTransform(2 * shape[-1]))
+        return gpu.SMEM(shape, dtype, transforms=order)
+
+    def two_views(blocks: tuple[int, ...], window: tuple[int, ...]) -> Any:
+        """The same bytes as blocks of 64 cells for products, and as rows of a map for copies.
+
+        Tiles of eight cells lie one behind the other either way. Copies are not told of them: they
+        could begin at every eighth cell alone.
+        """
+        if interpret:
+            chex.assert_equal(blocks, window)
+            return gpu.SMEM(window, dtype)
+        plain = gpu.SMEM(window, dtype, transforms=(gpu.SwizzleTransform(2 * window[-1]),))
+        return gpu.RefUnion(tiled(blocks), plain)
+
+    blocks = tiles.cells // _WINDOW
+    return [
+        two_views(
+            (tiles.stages, blocks, _WINDOW, tiles.depth),
+            (tiles.stages, sizes.rows, sizes.across, tiles.depth),
+        ),
+        tiled((tiles.stages, tiles.columns, tiles.depth)),
+        two_views(
+            (2, sizes.chunks, blocks // 2, _WINDOW, sizes.chunk),
+            (2, sizes.chunks, sizes.rows // 2, sizes.across, sizes.chunk),
+        ),
+        gpu.Barrier(num_arrivals=2, num_barriers=tiles.stages),
+        gpu.Barrier(num_arrivals=2, num_barriers=tiles.stages),
+        gpu.Barrier(num_arrivals=sizes.chunks, num_barriers=2),
+    ]
+
+
+@functools.partial(jax.jit, static_argnames=("tiles", "programs", "interpret"))
+def convolution(
+    x: jax.Array,
+    filters: jax.Array,
+    bias: jax.Array,
+    added: jax.Array | None = None,
+    *,
+    tiles: Tiles,
+    programs: int,
+    interpret: bool = False,
+) -> jax.Array:
+    """A 3x3 convolution, zeros around the map; or the four 2x2 ones that double it.
+
+    Sums are float32, in the order of taps and input channels; bias and ``added`` come last.
+
+    Args:
+      x: [batch, height, width, depth], 16-bit floats.
+      filters: [3, 3, depth, channels], or [2, 2, depth, 4 * channels], whose channels are those of
+        the parities (even, even), (even, odd), (odd, even), (odd, odd) of row and column
+        (``layers.PhasedUpsample``). It is free where output channels come first in memory.
+      bias: [channels] or [4 * channels].
+      added: like the output, to be added to it; with 3x3 filters alone.
+      tiles: how it is cut, by ``tiles_for``.
+      programs: to run at a time: the device's multiprocessors.
+      interpret: run without an accelerator, for tests; maps of 64 cells across or more.
+
+    Returns:
+      [batch, height, width, channels] or [batch, 2 * height, 2 * width, channels].
+    """
+    gpu: Any = importlib.import_module("jax.experimental.pallas.mosaic_gpu")  # 0.2 s
+    batch, height, width, depth = x.shape
+    taps = filters.shape[0]
+    channels = bias.size // (4 if taps == 2 else 1)
+    chex.assert_shape(filters, (taps, taps, depth, bias.size))
+    # Interpreted copies cannot begin outside of the map.
+    margin = 1 if interpret else 0
+    sizes = _Convolution(batch, height, width, depth, channels, taps, tiles, margin)
+    shape: tuple[int, ...] = (batch, height, width, channels)
+    if added is not None:
+        chex.assert_shape(added, shape)
+    if taps == 2:
+        shape = (batch, height, 2, width, 2, channels)
+    chex.assert_type([x, filters, bias], x.dtype)
+    programs = min(programs, sizes.count)
+
+    def kernel(*refs: Any) -> None:
+        pl.run_scoped(
+            lambda *buffers: _kernel(
+                gpu, sizes, refs, buffers, programs=programs, interpret=interpret
+            ),
+            *_buffers(gpu, sizes, x.dtype, interpret=interpret),
+            collective_axes="warpgroup",
+        )
+
+    kernel.__name__ = "doubling_convolution" if taps == 2 else "convolution"
+    out = gpu.kernel(
+        kernel,
+        out_type=jax.ShapeDtypeStruct(shape, x.dtype),
+        grid=(programs,),
+        grid_names=("program",),
+        num_threads=3,
+        thread_name="warpgroup",
+        compiler_params=gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Lane),
+        interpret=gpu.InterpretGPUParams() if interpret else None,
+    )(
+        jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0))) if margin else x,
+        jnp.transpose(filters, (3, 0, 1, 2)).reshape(bias.size, -1),
+        bias,
+        *(() if added is None else (added,)),
+    )
+    return out.reshape(batch, 2 * height, 2 * width, channels) if taps == 2 else out
