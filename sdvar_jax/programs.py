@@ -10,6 +10,7 @@ device has something to do while the host prepares the hundreds of both models
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import itertools
 from typing import Any, NamedTuple, TypedDict
@@ -281,13 +282,14 @@ class LoweredRun:
     images: jax.stages.Lowered | None
 
     def compile(self) -> Run:
-        """Compiles it."""
+        """Compiles its programs side by side."""
         options = compiler_options()
 
         def made(program: jax.stages.Lowered | None) -> Any:
             return None if program is None else program.compile(compiler_options=options)
 
-        return Run(made(self.classes), made(self.tokens), made(self.images))
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            return Run(*pool.map(made, (self.classes, self.tokens, self.images)))
 
 
 def compiled(program: LoweredRun | jax.stages.Lowered) -> Any:

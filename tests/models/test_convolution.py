@@ -91,7 +91,7 @@ def test_a_doubling_one_writes_each_parity_of_the_cells(tiles):
         ((1, 256, 256, 160), 160, False, Tiles(256, 160)),
         ((1, 128, 128, 320), 160, False, Tiles(128, 160)),
         ((1, 128, 128, 160), 160, True, Tiles(256, 160)),
-        ((1, 16, 16, 640), 640, True, Tiles(128, 80, 64)),
+        ((1, 32, 32, 320), 320, True, Tiles(128, 80, 64)),
         ((32, 16, 16, 640), 640, False, Tiles(256, 160)),
     ],
     ids=str,
@@ -109,9 +109,18 @@ def test_large_maps_and_doubling_ones_are_for_these_kernels(shape, channels, dou
         ((1, 256, 256, 48), 160, False),
         ((1, 251, 256, 160), 160, False),
         ((1, 256, 200, 160), 160, False),
-        ((8, 4, 4, 64), 64, True),
+        ((1, 16, 16, 640), 640, True),
+        ((99, 8, 8, 64), 64, True),
     ],
-    ids=["few tiles", "few channels", "odd depth", "odd height", "odd width", "tiny"],
+    ids=[
+        "few tiles",
+        "few channels",
+        "odd depth",
+        "odd height",
+        "odd width",
+        "few to double",
+        "narrow",
+    ],
 )
 def test_others_are_left_to_the_library(shape, channels, doubling):
     assert tiles_for(shape, channels, doubling=doubling, multiprocessors=132) is None
@@ -131,7 +140,7 @@ def test_without_a_fitting_device_all_are():
         ((40, 16, 16, 640), 640, 3),
         ((1, 128, 128, 160), 160, 2),
         ((1, 32, 32, 320), 320, 2),
-        ((1, 16, 16, 640), 640, 2),
+        ((9, 16, 16, 640), 640, 2),
     ],
     ids=str,
 )

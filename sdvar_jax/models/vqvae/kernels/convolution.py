@@ -27,6 +27,9 @@ _CELLS = (256, 128)
 _COLUMNS = (160, 128, 80, 64)
 """Sizes of tiles, best first: 256 cells times 160 sums in float32 are all that registers hold."""
 
+_NARROW = 80
+"""Columns at most where more would be too few tiles. Each of the above is a multiple of one."""
+
 _DEPTH = 32
 """Channels that are copied at a time."""
 
@@ -91,13 +94,17 @@ def tiles_for(
     fitting = [columns for columns in _COLUMNS if channels % columns == 0]
     if not multiprocessors or not fitting or depth % _DEPTH:
         return None
-    for cells in _CELLS:
-        tiles = (4 if doubling else 1) * channels // fitting[0] * batch * height * width // cells
-        if _cuts(shape, cells) and tiles >= _FEW * multiprocessors:
-            return Tiles(cells, fitting[0])
-    if doubling and _cuts(shape, _CELLS[-1]):
-        narrow = 80 if channels % 80 == 0 else 64
-        return Tiles(_CELLS[-1], narrow, _DEPTH * (2 if depth % (2 * _DEPTH) == 0 else 1))
+    large, small = _CELLS
+    candidates = [Tiles(large, fitting[0]), Tiles(small, fitting[0])]
+    if doubling:
+        narrow = next(columns for columns in fitting if columns <= _NARROW)
+        candidates.append(Tiles(small, narrow, 2 * _DEPTH if depth % 64 == 0 else _DEPTH))
+    for tiles in candidates:
+        count = batch * height * width // tiles.cells * channels // tiles.columns
+        if doubling:
+            count *= 4
+        if _cuts(shape, tiles.cells) and count >= _FEW * multiprocessors:
+            return tiles
     return None
 
 
@@ -156,15 +163,6 @@ class _Convolution:
     def steps(self) -> int:
         """Copies of a tile: input channels of the taps."""
         return self.taps**2 * self.depth // self.tiles.depth
-
-    @property
-    def chunk(self) -> int:
-        """Columns that are written in one piece."""
-        return 32 if self.tiles.columns % 32 == 0 else 16
-
-    @property
-    def chunks(self) -> int:
-        return self.tiles.columns // self.chunk
 
     def place(self, tile: Any) -> _Place:
         """Where a tile lies: tiles of columns of the same cells follow each other."""
@@ -256,7 +254,7 @@ def _multiply(
     gpu: Any, sizes: _Convolution, bias: Any, added: Any, out: Any, buffers: Any, *, half: Any
 ) -> None:
     """The part of each of the two other warpgroups: one half of the cells of every tile."""
-    (cells_buffer, _), filters_buffer, (result, result_copies), full, free, arrived = buffers
+    (cells_buffer, _), filters_buffer, (result, result_rows), full, free, arrived = buffers
     stages, columns = sizes.tiles.stages, sizes.tiles.columns
     blocks = sizes.tiles.cells // 2 // _WINDOW
     rows = sizes.rows // 2
@@ -266,20 +264,27 @@ def _multiply(
         place = sizes.place(loop.index[0])
         first = loop.local_index * sizes.steps
 
-        def written(ref: Any, chunk: int) -> Any:
-            """Of an array like the output what this warpgroup writes of the tile."""
-            down, right = pl.ds(place.row + half * rows, rows), pl.ds(place.column, sizes.across)
-            channels = pl.ds(place.channel + chunk * sizes.chunk, sizes.chunk)
-            if sizes.taps == 2:
-                above, left = place.parity
-                return ref.at[place.image, down, above, right, left, channels]
-            return ref.at[place.image, down, right, channels]
+        def copies(ref: Any) -> list[tuple[Any, Any]]:
+            """What this warpgroup writes of an array like the output, and where it lies here.
+
+            One row of the map at a time: in one piece it would have too many dimensions.
+            """
+            channels = pl.ds(place.channel, columns)
+            right = pl.ds(place.column, sizes.across)
+            pieces = []
+            for row in range(rows):
+                down = place.row + half * rows + row
+                at: tuple[Any, ...] = (place.image, down, right, channels)
+                if sizes.taps == 2:
+                    above, left = place.parity
+                    at = (place.image, down, above, right, left, channels)
+                pieces.append((ref.at[at], result_rows.at[half, row]))
+            return pieces
 
         gpu.wait_smem_to_gmem(0, wait_read_only=True)
         if added is not None:
-            for chunk in range(sizes.chunks):
-                to = result_copies.at[half, chunk]
-                gpu.copy_gmem_to_smem(written(added, chunk), to, arrived.at[half])
+            for piece, row in copies(added):
+                gpu.copy_gmem_to_smem(piece, row, arrived.at[half])
 
         def summed(*sums: Any) -> None:
             @pl.loop(0, sizes.steps)
@@ -308,15 +313,13 @@ def _multiply(
                 gpu.barrier_wait(arrived.at[half])
             for block, total in enumerate(sums):
                 values = total[...] + jax.lax.broadcast_in_dim(shift, (_WINDOW, columns), [1])
-                for chunk in range(sizes.chunks):
-                    part = values[:, chunk * sizes.chunk : (chunk + 1) * sizes.chunk]
-                    to = result.at[half, chunk, block]
-                    if added is not None:
-                        part = part + gpu.load(to, layout=gpu.Layout.WGMMA).astype(jnp.float32)
-                    to[...] = part.astype(out.dtype)
+                block_result = result.at[half, block]
+                if added is not None:
+                    values += gpu.load(block_result, layout=gpu.Layout.WGMMA).astype(jnp.float32)
+                block_result[...] = values.astype(out.dtype)
             gpu.commit_smem()
-            for chunk in range(sizes.chunks):
-                gpu.copy_smem_to_gmem(result_copies.at[half, chunk], written(out, chunk))
+            for piece, row in copies(out):
+                gpu.copy_smem_to_gmem(row, piece)
 
         pl.run_scoped(summed, *[gpu.ACC((_WINDOW, columns), jnp.float32)] * blocks)
 
@@ -348,36 +351,38 @@ def _buffers(gpu: Any, sizes: _Convolution, dtype: Any, *, interpret: bool) -> l
     """Shared memory and barriers, see the unpacking of ``_multiply``."""
     tiles = sizes.tiles
 
-    def tiled(shape: tuple[int, ...]) -> Any:
-        order = (gpu.TilingTransform((8, shape[-1])), gpu.SwizzleTransform(2 * shape[-1]))
-        return gpu.SMEM(shape, dtype, transforms=order)
+    def memory(shape: tuple[int, ...], swizzle: int, *, tiled: bool = True) -> Any:
+        """Tiles of eight cells by as many channels as are swizzled, as products read them."""
+        if interpret:
+            return gpu.SMEM(shape, dtype)
+        order = (gpu.TilingTransform((8, swizzle)),) if tiled else ()
+        return gpu.SMEM(shape, dtype, transforms=(*order, gpu.SwizzleTransform(2 * swizzle)))
 
-    def two_views(blocks: tuple[int, ...], window: tuple[int, ...]) -> Any:
+    def views(one: Any, other: Any) -> Any:
         """The same bytes as blocks of 64 cells for products, and as rows of a map for copies.
 
-        Tiles of eight cells lie one behind the other either way. Copies are not told of them: they
-        could begin at every eighth cell alone.
+        One where both are the same, as in what is interpreted.
         """
-        if interpret:
-            chex.assert_equal(blocks, window)
-            return gpu.SMEM(window, dtype)
-        plain = gpu.SMEM(window, dtype, transforms=(gpu.SwizzleTransform(2 * window[-1]),))
-        return gpu.RefUnion(tiled(blocks), plain)
+        return one if interpret else gpu.RefUnion(one, other)
 
     blocks = tiles.cells // _WINDOW
+    depth, columns = tiles.depth, tiles.columns
+    swizzle = 32 if columns % 32 == 0 else 16
     return [
-        two_views(
-            (tiles.stages, blocks, _WINDOW, tiles.depth),
-            (tiles.stages, sizes.rows, sizes.across, tiles.depth),
+        # Tiles of eight cells lie one behind the other, so that untiled these are the same bytes.
+        # Copies are not told of tiles, or could begin at every eighth cell alone.
+        views(
+            memory((tiles.stages, blocks, _WINDOW, depth), depth),
+            memory((tiles.stages, sizes.rows, sizes.across, depth), depth, tiled=False),
         ),
-        tiled((tiles.stages, tiles.columns, tiles.depth)),
-        two_views(
-            (2, sizes.chunks, blocks // 2, _WINDOW, sizes.chunk),
-            (2, sizes.chunks, sizes.rows // 2, sizes.across, sizes.chunk),
+        memory((tiles.stages, columns, depth), depth),
+        views(
+            memory((2, blocks // 2, _WINDOW, columns), swizzle),
+            memory((2, sizes.rows // 2, sizes.across, columns), swizzle),
         ),
         gpu.Barrier(num_arrivals=2, num_barriers=tiles.stages),
         gpu.Barrier(num_arrivals=2, num_barriers=tiles.stages),
-        gpu.Barrier(num_arrivals=sizes.chunks, num_barriers=2),
+        gpu.Barrier(num_arrivals=sizes.rows // 2, num_barriers=2),
     ]
 
 
