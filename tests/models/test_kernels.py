@@ -337,7 +337,9 @@ class TestResidualNormalize:
 class TestGroupNorm:
     @pytest.mark.parametrize("silu", [False, True])
     @pytest.mark.parametrize(
-        "shape", [(2, 16, 16, 160), (1, 8, 8, 64), (1, 6, 6, 32), (2, 40, 40, 320)], ids=str
+        "shape",
+        [(2, 16, 16, 160), (1, 8, 8, 64), (1, 6, 6, 32), (2, 40, 40, 320), (2, 129, 130, 64)],
+        ids=str,
     )
     def test_is_the_normalisation_and_the_silu_behind_it(self, shape, silu):
         channels = shape[-1]
@@ -365,17 +367,18 @@ class TestGroupNorm:
             group_norm(x, x[0, 0, 0], x[0, 0, 0], groups=16, eps=1e-6, silu=False, interpret=True)
 
 
+@pytest.mark.parametrize(("side", "kernels"), [(8, 2), (128, 3)])
 @pytest.mark.parametrize("available", [True, False])
-def test_kernels_let_the_next_one_start_where_the_device_can(available, monkeypatch):
+def test_kernels_let_the_next_one_start_where_the_device_can(available, side, kernels, monkeypatch):
     monkeypatch.setattr(dependent_launch, "_available", lambda: available)
     jax.clear_caches()
 
     def norm(x):
         return group_norm(x, x[0, 0, 0], x[0, 0, 0], groups=32, eps=1e-6, silu=True)
 
-    program = lowered_for_a_gpu(norm, jnp.zeros((1, 8, 8, 32)))
-    # Of both kernels, in what is left to Triton.
-    assert program.count("griddepcontrol.launch_dependents") == 2 * available
+    program = lowered_for_a_gpu(norm, jnp.zeros((1, side, side, 32)))
+    # Of all kernels, in what is left to Triton.
+    assert program.count("griddepcontrol.launch_dependents") == kernels * available
 
 
 class TestResize:

@@ -80,4 +80,4 @@ class Decoder(nnx.Module):
         x = self.mid(self.conv_in(features))
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out(self.norm_out.normalize(x, silu=True))
+        return self.conv_out.convolve_thin(self.norm_out.normalize(x, silu=True))

@@ -48,6 +48,42 @@ class Convolution(nnx.Conv):
         filters, bias = (value[...].astype(x.dtype) for value in (self.kernel, self.bias))
         return convolution(x, filters, bias, added, tiles=tiles, programs=multiprocessors())
 
+    def convolve_thin(self, x: jax.Array) -> jax.Array:
+        """A 3x3 convolution to few channels, [batch, height, width, in] -> [..., out].
+
+        The kernels of ``OWN`` multiply each cell by all nine taps at once, a product of few
+        columns, and add up what falls on the same cell: as a convolution nearly all columns of a
+        tile would be empty.
+        """
+        if self.kernels not in OWN:
+            return self(x)
+        assert self.bias is not None
+        batch, height, width, depth = x.shape
+        taps = self.kernel[...].astype(x.dtype)  # [3, 3, in, out]
+        columns = jnp.moveaxis(taps, 2, 0).reshape(depth, 9 * self.out_features)
+        columns = jnp.pad(columns, ((0, 0), (0, -columns.shape[1] % 32)))
+        parts = jnp.matmul(
+            x.reshape(-1, depth),
+            columns,
+            precision=self.precision,
+            preferred_element_type=jnp.float32,
+        ).reshape(batch, height, width, -1)
+        around = jnp.pad(parts, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        total = self.bias[...].astype(jnp.float32)[None, None, None]
+        for down in range(3):
+            for right in range(3):
+                first = (3 * down + right) * self.out_features
+                total = (
+                    total
+                    + around[
+                        :,
+                        down : down + height,
+                        right : right + width,
+                        first : first + self.out_features,
+                    ]
+                )
+        return total.astype(x.dtype)
+
 
 def conv(
     in_channels: int,

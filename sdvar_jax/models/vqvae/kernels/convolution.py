@@ -164,6 +164,11 @@ class _Convolution:
         """Copies of a tile: input channels of the taps."""
         return self.taps**2 * self.depth // self.tiles.depth
 
+    @property
+    def swizzle(self) -> int:
+        """Columns of a tile of the result in shared memory."""
+        return 32 if self.tiles.columns % 32 == 0 else 16
+
     def place(self, tile: Any) -> _Place:
         """Where a tile lies: tiles of columns of the same cells follow each other."""
 
@@ -313,10 +318,14 @@ def _multiply(
                 gpu.barrier_wait(arrived.at[half])
             for block, total in enumerate(sums):
                 values = total[...] + jax.lax.broadcast_in_dim(shift, (_WINDOW, columns), [1])
-                block_result = result.at[half, block]
-                if added is not None:
-                    values += gpu.load(block_result, layout=gpu.Layout.WGMMA).astype(jnp.float32)
-                block_result[...] = values.astype(out.dtype)
+                # What is added is read a few columns at a time: there are no registers for more.
+                pieces = range(0, columns, columns if added is None else sizes.swizzle)
+                for start in pieces:
+                    piece = values if added is None else values[:, start : start + sizes.swizzle]
+                    to = result.at[half, block, :, pl.ds(start, piece.shape[1])]
+                    if added is not None:
+                        piece += gpu.load(to, layout=gpu.Layout.WGMMA).astype(jnp.float32)
+                    to[...] = piece.astype(out.dtype)
             gpu.commit_smem()
             for piece, row in copies(out):
                 gpu.copy_smem_to_gmem(row, piece)
@@ -367,7 +376,6 @@ def _buffers(gpu: Any, sizes: _Convolution, dtype: Any, *, interpret: bool) -> l
 
     blocks = tiles.cells // _WINDOW
     depth, columns = tiles.depth, tiles.columns
-    swizzle = 32 if columns % 32 == 0 else 16
     return [
         # Tiles of eight cells lie one behind the other, so that untiled these are the same bytes.
         # Copies are not told of tiles, or could begin at every eighth cell alone.
@@ -377,8 +385,8 @@ def _buffers(gpu: Any, sizes: _Convolution, dtype: Any, *, interpret: bool) -> l
         ),
         memory((tiles.stages, columns, depth), depth),
         views(
-            memory((2, blocks // 2, _WINDOW, columns), swizzle),
-            memory((2, sizes.rows // 2, sizes.across, columns), swizzle),
+            memory((2, blocks // 2, _WINDOW, columns), sizes.swizzle),
+            memory((2, sizes.rows // 2, sizes.across, columns), sizes.swizzle),
         ),
         gpu.Barrier(num_arrivals=2, num_barriers=tiles.stages),
         gpu.Barrier(num_arrivals=2, num_barriers=tiles.stages),

@@ -1,8 +1,9 @@
-"""GroupNorm and the SiLU behind it in two kernels: sums of the channels, then the result.
+"""GroupNorm and the SiLU behind it: sums of the channels, then the result.
 
-The sums are kept a channel and part of the cells, in a fixed order; whoever normalises adds up
-those of its channels' groups itself, so nothing waits in between and no sum depends on the order in
-which programs finish.
+The sums are kept a channel and part of the cells, in a fixed order, so that none depends on the
+order in which programs finish. Of small maps whoever normalises adds up those of its channels'
+groups itself, and nothing waits in between. Of large ones a kernel in between makes of them what
+each channel is multiplied by and what is added, so that the many programs of the last need not.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ _FEW_CELLS = 1024
 
 _MOST_PROGRAMS = 64
 """Programs that the cells of one picture are spread over."""
+
+_MANY_CELLS = 128 * 128
+"""From so many cells on factors are made by a kernel of their own."""
 
 
 def _block(cells: int) -> int:
@@ -110,6 +114,56 @@ def _normalize_kernel(
     jax.lax.fori_loop(0, share // block, normalize, None)
 
 
+def _factors_kernel(
+    sums_ref: Any,
+    scale_ref: Any,
+    bias_ref: Any,
+    factors_ref: Any,
+    *,
+    cells: int,
+    group: int,
+    eps: float,
+    interpret: bool,
+) -> None:
+    """What a group's channels are multiplied by, and what is added to them."""
+    image = pl.program_id(1) + launch_next(interpret=interpret)
+    parts = sums_ref.shape[1]
+    every_part = jnp.arange(pl.next_power_of_2(parts))
+    member = jnp.arange(pl.next_power_of_2(group))
+    channels = pl.program_id(0) * group + member
+    known = (every_part < parts)[:, None] & (member < group)[None, :]
+
+    def mean(which: int) -> jax.Array:
+        place = (image, every_part[:, None], jnp.int32(which), channels[None, :])
+        return jnp.sum(plt.load(sums_ref.at[place], mask=known, other=0.0)) / (cells * group)
+
+    average = mean(0)
+    variance = jnp.maximum(mean(1) - average * average, 0.0)
+    own = member < group
+    scale = plt.load(scale_ref.at[channels], mask=own, other=0.0).astype(jnp.float32)
+    bias = plt.load(bias_ref.at[channels], mask=own, other=0.0).astype(jnp.float32)
+    factor = jax.lax.rsqrt(variance + eps) * scale
+    plt.store(factors_ref.at[image, jnp.int32(0), channels], factor, mask=own)
+    plt.store(factors_ref.at[image, jnp.int32(1), channels], bias - average * factor, mask=own)
+
+
+def _scale_kernel(
+    x_ref: Any, factors_ref: Any, out_ref: Any, *, cells: int, silu: bool, interpret: bool
+) -> None:
+    """Factors and offsets of the channels, and SiLU."""
+    image = pl.program_id(2) + launch_next(interpret=interpret)
+    columns = pl.ds(pl.program_id(0) * _CHANNELS, _CHANNELS)
+    block = _block(cells)
+    start = pl.program_id(1) * block
+    inside = (start + jnp.arange(block) < cells)[:, None]
+    place = (image, pl.ds(start, block), columns)
+    x = plt.load(x_ref.at[place], mask=inside, other=0.0).astype(jnp.float32)
+    out = x * factors_ref[image, 0, columns][None] + factors_ref[image, 1, columns][None]
+    if silu:
+        out = out * jax.nn.sigmoid(out)
+    plt.store(out_ref.at[place], out.astype(out_ref.dtype), mask=inside)
+
+
 @functools.partial(jax.jit, static_argnames=("groups", "eps", "silu", "interpret"))
 def group_norm(
     x: jax.Array,
@@ -156,20 +210,41 @@ def group_norm(
         interpret=interpret,
         name="group_norm_sums",
     )(x)
-    out = pl.pallas_call(
-        functools.partial(
-            _normalize_kernel,
-            cells=cells,
-            share=share,
-            group=group,
-            eps=eps,
-            silu=silu,
+    name = "group_norm_silu" if silu else "group_norm"
+    made = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    params = plt.CompilerParams(num_warps=8, num_stages=2)
+    if cells < _MANY_CELLS:
+        out = pl.pallas_call(
+            functools.partial(
+                _normalize_kernel,
+                cells=cells,
+                share=share,
+                group=group,
+                eps=eps,
+                silu=silu,
+                interpret=interpret,
+            ),
+            grid=grid,
+            out_shape=made,
+            compiler_params=params,
             interpret=interpret,
-        ),
-        grid=grid,
-        out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
-        compiler_params=plt.CompilerParams(num_warps=8, num_stages=2),
+            name=name,
+        )(x, sums, scale, bias)
+        return out.reshape(batch, height, width, channels)
+    factors = pl.pallas_call(
+        functools.partial(_factors_kernel, cells=cells, group=group, eps=eps, interpret=interpret),
+        grid=(groups, batch),
+        out_shape=jax.ShapeDtypeStruct((batch, 2, channels), jnp.float32),
+        compiler_params=plt.CompilerParams(num_warps=1, num_stages=1),
         interpret=interpret,
-        name="group_norm_silu" if silu else "group_norm",
-    )(x, sums, scale, bias)
+        name="group_norm_factors",
+    )(sums, scale, bias)
+    out = pl.pallas_call(
+        functools.partial(_scale_kernel, cells=cells, silu=silu, interpret=interpret),
+        grid=(channels // _CHANNELS, pl.cdiv(cells, _block(cells)), batch),
+        out_shape=made,
+        compiler_params=params,
+        interpret=interpret,
+        name=name,
+    )(x, factors)
     return out.reshape(batch, height, width, channels)
