@@ -108,6 +108,11 @@ def tiles_for(
     return None
 
 
+def _split(number: Any, size: int) -> tuple[Any, Any]:
+    """Quotient and remainder."""
+    return jax.lax.div(number, jnp.int32(size)), jax.lax.rem(number, jnp.int32(size))
+
+
 @dataclasses.dataclass(frozen=True)
 class _Convolution:
     """Static sizes of a call, and where its tiles lie.
@@ -164,29 +169,20 @@ class _Convolution:
         """Copies of a tile: input channels of the taps."""
         return self.taps**2 * self.depth // self.tiles.depth
 
-    @property
-    def swizzle(self) -> int:
-        """Columns of a tile of the result in shared memory."""
-        return 32 if self.tiles.columns % 32 == 0 else 16
-
     def place(self, tile: Any) -> _Place:
         """Where a tile lies: tiles of columns of the same cells follow each other."""
-
-        def split(number: Any, size: int) -> tuple[Any, Any]:
-            return jax.lax.div(number, jnp.int32(size)), jax.lax.rem(number, jnp.int32(size))
-
         down, right = self.strips
-        cells, columns = split(tile, self.filters * self.column_tiles)
-        parity, column = split(columns, self.column_tiles)
-        rest, right_strip = split(cells, right)
-        image, down_strip = split(rest, down)
+        cells, columns = _split(tile, self.filters * self.column_tiles)
+        parity, column = _split(columns, self.column_tiles)
+        rest, right_strip = _split(cells, right)
+        image, down_strip = _split(rest, down)
         return _Place(
             image,
             down_strip * self.rows,
             right_strip * self.across,
             columns * self.tiles.columns,
             column * self.tiles.columns,
-            split(parity, 2),
+            _split(parity, 2),
         )
 
 
@@ -211,7 +207,6 @@ def _copy_ahead(
     """One warpgroup's part: windows of the map and filters, tile by tile, as buffers get free."""
     (_, cells_buffer), filters_buffer, _, full, free, _ = buffers
     depth, stages, taps = sizes.tiles.depth, sizes.tiles.stages, sizes.taps
-    pieces = sizes.depth // depth
 
     def wait_for(number: Any) -> Any:
         """The buffers of the copy of this number, counted over all tiles, once they are free."""
@@ -234,8 +229,9 @@ def _copy_ahead(
         @pl.loop(0, sizes.steps)
         def _step(step: Any) -> None:
             stage = wait_for(loop.local_index * sizes.steps + step)
-            tap, piece = jax.lax.div(step, jnp.int32(pieces)), jax.lax.rem(step, jnp.int32(pieces))
-            down, right = jax.lax.div(tap, jnp.int32(taps)), jax.lax.rem(tap, jnp.int32(taps))
+            # All taps of a few channels, then of the next: they are read again while they are near.
+            piece, tap = _split(step, taps**2)
+            down, right = _split(tap, taps)
             window = x.at[
                 place.image,
                 pl.ds(row + down, sizes.rows),
@@ -244,7 +240,10 @@ def _copy_ahead(
             ]
             zeros = gpu.OOBFillMode.ZEROS
             gpu.copy_gmem_to_smem(window, cells_buffer.at[stage], full.at[stage], oob_mode=zeros)
-            part = filters.at[pl.ds(place.filters, sizes.tiles.columns), pl.ds(step * depth, depth)]
+            part = filters.at[
+                pl.ds(place.filters, sizes.tiles.columns),
+                pl.ds(tap * sizes.depth + piece * depth, depth),
+            ]
             gpu.copy_gmem_to_smem(part, filters_buffer.at[stage], full.at[stage])
 
     # Every arrival is waited for, those behind the last copies too.
@@ -287,13 +286,21 @@ def _multiply(
             return pieces
 
         gpu.wait_smem_to_gmem(0, wait_read_only=True)
-        if added is not None:
-            for piece, row in copies(added):
-                gpu.copy_gmem_to_smem(piece, row, arrived.at[half])
+
+        def fetch(step: Any) -> None:
+            """What is added, a row at a time: all at once it would hold up the other copies."""
+            for row, (piece, to) in enumerate(copies(added)):
+                turn = jax.lax.div((2 * row + half + 1) * sizes.steps, jnp.int32(2 * rows + 1))
+
+                @pl.when(step == turn)
+                def _copy(piece: Any = piece, to: Any = to) -> None:
+                    gpu.copy_gmem_to_smem(piece, to, arrived.at[half])
 
         def summed(*sums: Any) -> None:
             @pl.loop(0, sizes.steps)
             def _step(step: Any) -> None:
+                if added is not None:
+                    fetch(step)
                 stage = jax.lax.rem(first + step, jnp.int32(stages))
                 gpu.barrier_wait(full.at[stage])
                 for block, total in enumerate(sums):
@@ -318,14 +325,10 @@ def _multiply(
                 gpu.barrier_wait(arrived.at[half])
             for block, total in enumerate(sums):
                 values = total[...] + jax.lax.broadcast_in_dim(shift, (_WINDOW, columns), [1])
-                # What is added is read a few columns at a time: there are no registers for more.
-                pieces = range(0, columns, columns if added is None else sizes.swizzle)
-                for start in pieces:
-                    piece = values if added is None else values[:, start : start + sizes.swizzle]
-                    to = result.at[half, block, :, pl.ds(start, piece.shape[1])]
-                    if added is not None:
-                        piece += gpu.load(to, layout=gpu.Layout.WGMMA).astype(jnp.float32)
-                    to[...] = piece.astype(out.dtype)
+                to = result.at[half, block]
+                if added is not None:
+                    values += gpu.load(to, layout=gpu.Layout.WGMMA).astype(jnp.float32)
+                to[...] = values.astype(out.dtype)
             gpu.commit_smem()
             for piece, row in copies(out):
                 gpu.copy_smem_to_gmem(row, piece)
@@ -376,6 +379,7 @@ def _buffers(gpu: Any, sizes: _Convolution, dtype: Any, *, interpret: bool) -> l
 
     blocks = tiles.cells // _WINDOW
     depth, columns = tiles.depth, tiles.columns
+    swizzle = 32 if columns % 32 == 0 else 16
     return [
         # Tiles of eight cells lie one behind the other, so that untiled these are the same bytes.
         # Copies are not told of tiles, or could begin at every eighth cell alone.
@@ -385,8 +389,8 @@ def _buffers(gpu: Any, sizes: _Convolution, dtype: Any, *, interpret: bool) -> l
         ),
         memory((tiles.stages, columns, depth), depth),
         views(
-            memory((2, blocks // 2, _WINDOW, columns), sizes.swizzle),
-            memory((2, sizes.rows // 2, sizes.across, columns), sizes.swizzle),
+            memory((2, blocks // 2, _WINDOW, columns), swizzle),
+            memory((2, sizes.rows // 2, sizes.across, columns), swizzle),
         ),
         gpu.Barrier(num_arrivals=2, num_barriers=tiles.stages),
         gpu.Barrier(num_arrivals=2, num_barriers=tiles.stages),
@@ -407,7 +411,8 @@ def convolution(
 ) -> jax.Array:
     """A 3x3 convolution, zeros around the map; or the four 2x2 ones that double it.
 
-    Sums are float32, in the order of taps and input channels; bias and ``added`` come last.
+    Sums are float32, over the taps of 32 or 64 input channels after those of others; bias and
+    ``added`` come last.
 
     Args:
       x: [batch, height, width, depth], 16-bit floats.

@@ -28,13 +28,13 @@ _FEW_CELLS = 1024
 _MOST_PROGRAMS = 64
 """Programs that the cells of one picture are spread over."""
 
-_MANY_CELLS = 128 * 128
+_MANY_CELLS = 64 * 64
 """From so many cells on factors are made by a kernel of their own."""
 
 
 def _block(cells: int) -> int:
     """Cells that a program reads at a time."""
-    return 64 if cells <= _FEW_CELLS else 256
+    return 64 if cells <= _FEW_CELLS else 128
 
 
 def _share(cells: int) -> int:
@@ -202,17 +202,17 @@ def group_norm(
 
     # Programs that run side by side read the channels of the same cells, which lie side by side.
     grid = (channels // _CHANNELS, parts, batch)
+    params = plt.CompilerParams(num_warps=8 if cells < _MANY_CELLS else 4, num_stages=2)
     sums = pl.pallas_call(
         functools.partial(_sums_kernel, cells=cells, share=share, interpret=interpret),
         grid=grid,
         out_shape=jax.ShapeDtypeStruct((batch, parts, 2, channels), jnp.float32),
-        compiler_params=plt.CompilerParams(num_warps=8, num_stages=2),
+        compiler_params=params,
         interpret=interpret,
         name="group_norm_sums",
     )(x)
     name = "group_norm_silu" if silu else "group_norm"
     made = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    params = plt.CompilerParams(num_warps=8, num_stages=2)
     if cells < _MANY_CELLS:
         out = pl.pallas_call(
             functools.partial(
