@@ -40,6 +40,7 @@ from sdvar_jax.programs import (
     Definitions,
     LoweredRun,
     Programs,
+    Run,
     Weights,
     compiled,
     split,
@@ -104,6 +105,11 @@ def choose_filter(wanted: str, kernels: str) -> str:
     if wanted != AUTO:
         return wanted
     return "kernel" if kernels == FUSED else "sort"
+
+
+def _compiled(program: jax.stages.Lowered, weights: Weights) -> tuple[Any, Weights]:
+    """What was lowered, compiled, beside its arrays."""
+    return compiled(program), weights
 
 
 class Pipeline:
@@ -325,6 +331,13 @@ class Pipeline:
         lowered = self._programs.lower_images(self._definitions, self._weights, f_hats)
         return lowered, self._weights.of_images()
 
+    def _compile(
+        self, request: Request, decoder: Decoder, sampling: TokenSampling
+    ) -> tuple[Run, Weights]:
+        """As ``lower``, and compiled."""
+        arguments = self._arguments(request, decoder, sampling)
+        return self._programs.compile(arguments), arguments["weights"]
+
     def _arguments(self, request: Request, decoder: Decoder, sampling: TokenSampling) -> Arguments:
         """What a decoder's program is lowered for: a draft that is not used is no part of it."""
         definitions, weights = self._definitions, self._weights
@@ -353,18 +366,22 @@ class Pipeline:
         key = (decoder, sampling, shapes, structure)
         if not measure:
             run, weights = self._kept(
-                ("run", *key), lambda: self.lower(request, decoder, sampling), timings
+                ("run", *key), lambda: self._compile(request, decoder, sampling), timings
             )
             return run(weights=weights, request=request)
         tokens, weights = self._kept(
-            ("tokens", *key), lambda: self.lower_tokens(request, decoder, sampling), timings
+            ("tokens", *key),
+            lambda: _compiled(*self.lower_tokens(request, decoder, sampling)),
+            timings,
         )
         start = time.perf_counter()
         decoded = jax.block_until_ready(tokens(weights=weights, request=request))
         middle = time.perf_counter()
         f_hats = decoded.f_hats
         images_of, weights = self._kept(
-            ("images", f_hats.shape, f_hats.sharding), lambda: self.lower_images(f_hats), timings
+            ("images", f_hats.shape, f_hats.sharding),
+            lambda: _compiled(*self.lower_images(f_hats)),
+            timings,
         )
         compiled = time.perf_counter()
         images = jax.block_until_ready(images_of(weights=weights, f_hats=f_hats))
@@ -373,13 +390,12 @@ class Pipeline:
         return decoded, images
 
     def _kept(
-        self, key: Any, lower: Callable[[], tuple[Any, Weights]], timings: dict[str, float]
+        self, key: Any, make: Callable[[], tuple[Any, Weights]], timings: dict[str, float]
     ) -> tuple[Any, Weights]:
         """The compiled program of a key, and its arrays; compile time is counted apart."""
         if key not in self._compiled:
             start = time.perf_counter()
-            lowered, weights = lower()
-            self._compiled[key] = compiled(lowered), weights
+            self._compiled[key] = make()
             timings["compile"] += time.perf_counter() - start
         return self._compiled[key]
 

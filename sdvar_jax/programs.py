@@ -13,7 +13,8 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import itertools
-from typing import Any, NamedTuple, TypedDict
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -267,6 +268,9 @@ class Run:
         return needed_bytes(*(program for program in programs if program is not None))
 
 
+_T = TypeVar("_T")
+
+
 @dataclasses.dataclass(frozen=True)
 class LoweredRun:
     """From labels to images, lowered.
@@ -282,14 +286,9 @@ class LoweredRun:
     images: jax.stages.Lowered | None
 
     def compile(self) -> Run:
-        """Compiles its programs side by side."""
-        options = compiler_options()
-
-        def made(program: jax.stages.Lowered | None) -> Any:
-            return None if program is None else program.compile(compiler_options=options)
-
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            return Run(*pool.map(made, (self.classes, self.tokens, self.images)))
+        """Compiles it."""
+        programs = (self.classes, self.tokens, self.images)
+        return Run(*(None if program is None else compiled(program) for program in programs))
 
 
 def compiled(program: LoweredRun | jax.stages.Lowered) -> Any:
@@ -330,13 +329,26 @@ class Programs:
 
     def lower(self, arguments: Arguments) -> LoweredRun:
         """From labels to images."""
+        return LoweredRun(*self._each(arguments, lambda program: program))
+
+    def compile(self, arguments: Arguments) -> Run:
+        """As ``lower``, and compiled: one program while the next is lowered."""
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            begun = self._each(arguments, lambda program: pool.submit(compiled, program))
+            return Run(*(None if program is None else program.result() for program in begun))
+
+    def _each(
+        self, arguments: Arguments, take: Callable[[jax.stages.Lowered], _T]
+    ) -> tuple[_T | None, _T, _T | None]:
+        """What ``take`` makes of a ``LoweredRun``'s programs, each as soon as it is lowered."""
         if not self.apart:
-            return LoweredRun(None, lowered(self._whole, **arguments), None)
+            return None, take(lowered(self._whole, **arguments)), None
         definitions, weights = arguments["definitions"], arguments["weights"]
         if not arguments["decoder"].waits:
             tokens = self.lower_tokens(arguments)
+            taken = take(tokens)
             images = self.lower_images(definitions, weights, _shapes(tokens.out_info.f_hats))
-            return LoweredRun(None, tokens, images)
+            return None, taken, take(images)
         classes = lowered(
             self._classes,
             definitions=definitions,
@@ -345,8 +357,9 @@ class Programs:
             sampling=arguments["sampling"],
         )
         behind: Arguments = {**arguments, "weights": weights.behind_classes()}
+        first = take(classes)
         whole = lowered(self._whole, **behind, modulations=_shapes(classes.out_info))
-        return LoweredRun(classes, whole, None)
+        return first, take(whole), None
 
     def lower_tokens(self, arguments: Arguments) -> jax.stages.Lowered:
         """From labels to tokens and f_hat alone."""

@@ -77,6 +77,20 @@ def test_with_a_decoder_that_waits_for_the_device_the_classes_are_apart_and_not_
     assert [decoder.waits for decoder in DECODERS] == [False, True, False]
 
 
+def test_a_program_can_be_compiled_while_the_next_is_lowered(monkeypatch):
+    pipeline, order = pipeline_of(True), []
+    programs, lower_images = pipeline._programs, pipeline._programs.lower_images
+
+    def noted(*arguments):
+        order.append("images lowered")
+        return lower_images(*arguments)
+
+    monkeypatch.setattr(programs, "lower_images", noted)
+    arguments = pipeline._arguments(*arguments_of(pipeline, TargetOnly()))
+    programs._each(arguments, lambda program: order.append("taken"))
+    assert order == ["taken", "images lowered", "taken"]
+
+
 def test_what_the_programs_of_a_waiting_decoder_need_together():
     pipeline = pipeline_of(True)
     lowered, _ = lowered_for(pipeline, Speculative(gamma=2))

@@ -24,11 +24,8 @@ _WINDOW = 64
 """Cells side by side in a tile, at most; rows of one wgmma instruction."""
 
 _CELLS = (256, 128)
-_COLUMNS = (160, 128, 80, 64)
+_COLUMNS = (160, 128, 64)
 """Sizes of tiles, best first: 256 cells times 160 sums in float32 are all that registers hold."""
-
-_NARROW = 80
-"""Columns at most where more would be too few tiles. Each of the above is a multiple of one."""
 
 _DEPTH = 32
 """Channels that are copied at a time."""
@@ -50,18 +47,16 @@ class Tiles:
     Attributes:
       cells: of a tile, half of them a warpgroup's.
       columns: output channels of a tile.
-      depth: input channels copied at a time.
     """
 
     cells: int
     columns: int
-    depth: int = _DEPTH
 
     @property
     def stages(self) -> int:
         """Copies under way, as shared memory has room for them beside the tile of results."""
         room = _SHARED_MEMORY - 2 * self.cells * self.columns
-        return min(_MOST_STAGES, room // (2 * self.depth * (self.cells + self.columns)))
+        return min(_MOST_STAGES, room // (2 * _DEPTH * (self.cells + self.columns)))
 
 
 @functools.cache
@@ -91,18 +86,12 @@ def tiles_for(
       multiprocessors: of the device; 0 where it cannot run the kernels.
     """
     batch, height, width, depth = shape
-    fitting = [columns for columns in _COLUMNS if channels % columns == 0]
-    if not multiprocessors or not fitting or depth % _DEPTH:
+    columns = next((columns for columns in _COLUMNS if channels % columns == 0), None)
+    if not multiprocessors or columns is None or depth % _DEPTH:
         return None
-    large, small = _CELLS
-    candidates = [Tiles(large, fitting[0]), Tiles(small, fitting[0])]
-    if doubling:
-        narrow = next(columns for columns in fitting if columns <= _NARROW)
-        candidates.append(Tiles(small, narrow, 2 * _DEPTH if depth % 64 == 0 else _DEPTH))
-    for tiles in candidates:
-        count = batch * height * width // tiles.cells * channels // tiles.columns
-        if doubling:
-            count *= 4
+    for cells in _CELLS:
+        tiles = Tiles(cells, columns)
+        count = batch * height * width // cells * channels // columns * (4 if doubling else 1)
         if _cuts(shape, tiles.cells) and count >= _FEW * multiprocessors:
             return tiles
     return None
@@ -167,7 +156,7 @@ class _Convolution:
     @property
     def steps(self) -> int:
         """Copies of a tile: input channels of the taps."""
-        return self.taps**2 * self.depth // self.tiles.depth
+        return self.taps**2 * self.depth // _DEPTH
 
     def place(self, tile: Any) -> _Place:
         """Where a tile lies: tiles of columns of the same cells follow each other."""
@@ -206,7 +195,7 @@ def _copy_ahead(
 ) -> None:
     """One warpgroup's part: windows of the map and filters, tile by tile, as buffers get free."""
     (_, cells_buffer), filters_buffer, _, full, free, _ = buffers
-    depth, stages, taps = sizes.tiles.depth, sizes.tiles.stages, sizes.taps
+    stages, taps = sizes.tiles.stages, sizes.taps
 
     def wait_for(number: Any) -> Any:
         """The buffers of the copy of this number, counted over all tiles, once they are free."""
@@ -236,13 +225,13 @@ def _copy_ahead(
                 place.image,
                 pl.ds(row + down, sizes.rows),
                 pl.ds(column + right, sizes.across),
-                pl.ds(piece * depth, depth),
+                pl.ds(piece * _DEPTH, _DEPTH),
             ]
             zeros = gpu.OOBFillMode.ZEROS
             gpu.copy_gmem_to_smem(window, cells_buffer.at[stage], full.at[stage], oob_mode=zeros)
             part = filters.at[
                 pl.ds(place.filters, sizes.tiles.columns),
-                pl.ds(tap * sizes.depth + piece * depth, depth),
+                pl.ds(tap * sizes.depth + piece * _DEPTH, _DEPTH),
             ]
             gpu.copy_gmem_to_smem(part, filters_buffer.at[stage], full.at[stage])
 
@@ -378,16 +367,16 @@ def _buffers(gpu: Any, sizes: _Convolution, dtype: Any, *, interpret: bool) -> l
         return one if interpret else gpu.RefUnion(one, other)
 
     blocks = tiles.cells // _WINDOW
-    depth, columns = tiles.depth, tiles.columns
+    columns = tiles.columns
     swizzle = 32 if columns % 32 == 0 else 16
     return [
         # Tiles of eight cells lie one behind the other, so that untiled these are the same bytes.
         # Copies are not told of tiles, or could begin at every eighth cell alone.
         views(
-            memory((tiles.stages, blocks, _WINDOW, depth), depth),
-            memory((tiles.stages, sizes.rows, sizes.across, depth), depth, tiled=False),
+            memory((tiles.stages, blocks, _WINDOW, _DEPTH), _DEPTH),
+            memory((tiles.stages, sizes.rows, sizes.across, _DEPTH), _DEPTH, tiled=False),
         ),
-        memory((tiles.stages, columns, depth), depth),
+        memory((tiles.stages, columns, _DEPTH), _DEPTH),
         views(
             memory((2, blocks // 2, _WINDOW, columns), swizzle),
             memory((2, sizes.rows // 2, sizes.across, columns), swizzle),
@@ -411,7 +400,7 @@ def convolution(
 ) -> jax.Array:
     """A 3x3 convolution, zeros around the map; or the four 2x2 ones that double it.
 
-    Sums are float32, over the taps of 32 or 64 input channels after those of others; bias and
+    Sums are float32, over the taps of 32 input channels after those of others; bias and
     ``added`` come last.
 
     Args:
