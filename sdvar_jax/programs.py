@@ -1,11 +1,12 @@
 """The compiled programs of a pipeline: from labels to tokens, and from f_hat to images.
 
-On a GPU there are two, given to the device one behind the other without waiting. Where the device
-alone decides what runs, the second makes the images: the host launches their many small kernels
-sooner than at the end of one long program. Behind a decoder that waits for the device itself, it
-would only start later; there the first makes the class modulations, of few arrays, so that the
-device has something to do while the host prepares the hundreds of both models
-(``docs/performance.md``). Elsewhere one program makes all.
+On a GPU there are several, given to the device one behind the other without waiting. Where the
+device alone decides what runs, the last makes the images: the host launches their many small
+kernels sooner than at the end of one long program. The halves of a handoff are programs of their
+own there, so that the device begins once the arrays of the first model are prepared. Behind a
+decoder that waits for the device itself, a program of images would only start later; there the
+first makes the class modulations, of few arrays, so that the device has something to do while the
+host prepares the hundreds of both models (``docs/performance.md``). Elsewhere one makes all.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 from flax import nnx, struct
 
 from sdvar_jax.decoding import Decoded, Decoder, DecodingModels, Request, TokenSampling
-from sdvar_jax.decoding.base import ClassModulations
+from sdvar_jax.decoding.base import Begun, ClassModulations, DecoderInHalves
 from sdvar_jax.decoding.window import class_modulations
 from sdvar_jax.models import Modulations
 from sdvar_jax.models.var.transformer import CONDITIONING
@@ -90,6 +91,11 @@ class Definitions:
         """Those that tokens are made with."""
         return dataclasses.replace(self, drawing=None)
 
+    def of_half(self, role: str) -> Definitions:
+        """Those that one of target and draft makes tokens with."""
+        other = {"target": "draft", "draft": "target"}[role]
+        return dataclasses.replace(self.of_tokens(), **{other: None})
+
     def of_images(self) -> Definitions:
         """Those that images are made with."""
         return Definitions(target=None, quantizer=None, drawing=self.drawing, draft=None)
@@ -131,6 +137,11 @@ class Weights(struct.PyTreeNode):
     def of_tokens(self) -> Weights:
         """Those that tokens are made with."""
         return self.replace(drawing=None)
+
+    def of_half(self, role: str) -> Weights:
+        """Those that one of target and draft makes tokens with."""
+        other = {"target": "draft", "draft": "target"}[role]
+        return self.of_tokens().replace(**{other: None})
 
     def of_images(self) -> Weights:
         """Those that images are made with."""
@@ -196,6 +207,24 @@ def _tokens(
     return decoder.decode(models, request, sampling)
 
 
+def _half(
+    definitions: Definitions,
+    weights: Weights,
+    request: Request,
+    decoder: DecoderInHalves,
+    sampling: TokenSampling,
+    begun: Begun | None = None,
+) -> Begun | Decoded:
+    """The half of the one model that is given: the second where the first has begun."""
+    role = "draft" if definitions.target is None else "target"
+    model = getattr(definitions, role).merge(getattr(weights, role))
+    assert definitions.quantizer is not None
+    quantizer = definitions.quantizer.merge(weights.quantizer)
+    if begun is None:
+        return decoder.begin(model, quantizer, request, sampling)
+    return decoder.finish(model, quantizer, begun, request, sampling)
+
+
 def _images(definitions: Definitions, weights: Weights, f_hats: jax.Array) -> jax.Array:
     """Images in [0, 1], float32 [batch, side, side, 3], from the last of the f_hats."""
     assert definitions.drawing is not None
@@ -216,6 +245,11 @@ def _tokens_and_images(
 
 
 _STATIC = ("definitions", "decoder", "sampling")
+
+_PROGRAMS = ("classes", "begin", "tokens", "images")
+"""Those of a run, in order."""
+
+_T = TypeVar("_T")
 
 
 def needed_bytes(*executables: Any) -> int | None:
@@ -241,14 +275,18 @@ class Run:
     """From labels to images, compiled.
 
     Attributes:
-      classes: the program of the class modulations; None where the next makes them.
-      tokens: that of the tokens, or of tokens and images.
+      tokens: the program of the tokens, or of tokens and images.
       images: that of the images; None where the tokens' makes them.
+      classes: that of the class modulations; None where the tokens' makes them.
+      begin: that of the tokens' first half; None where the tokens' makes both.
+      halves: the models of both halves, where they are apart.
     """
 
-    classes: Any
     tokens: Any
-    images: Any
+    images: Any = None
+    classes: Any = None
+    begin: Any = None
+    halves: tuple[str, str] | None = None
 
     def __call__(self, weights: Weights, request: Request) -> tuple[Decoded, jax.Array]:
         """Runs it; the results may not be ready yet."""
@@ -258,37 +296,36 @@ class Run:
             return self.tokens(weights=weights, request=request, modulations=modulations)
         if self.images is None:
             return self.tokens(weights=weights, request=request)
-        decoded = self.tokens(weights=weights.of_tokens(), request=request)
+        if self.halves is not None:
+            first, second = (weights.of_half(role) for role in self.halves)
+            begun = self.begin(weights=first, request=request)
+            decoded = self.tokens(weights=second, request=request, begun=begun)
+        else:
+            decoded = self.tokens(weights=weights.of_tokens(), request=request)
         return decoded, self.images(weights=weights.of_images(), f_hats=decoded.f_hats)
 
     @property
     def memory_bytes(self) -> int | None:
         """Device memory while it runs: arguments, results and temporaries."""
-        programs = (self.classes, self.tokens, self.images)
+        programs = (getattr(self, name) for name in _PROGRAMS)
         return needed_bytes(*(program for program in programs if program is not None))
-
-
-_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
 class LoweredRun:
-    """From labels to images, lowered.
+    """From labels to images, lowered; attributes as of ``Run``."""
 
-    Attributes:
-      classes: as in ``Run``.
-      tokens: likewise.
-      images: likewise.
-    """
-
-    classes: jax.stages.Lowered | None
     tokens: jax.stages.Lowered
-    images: jax.stages.Lowered | None
+    images: jax.stages.Lowered | None = None
+    classes: jax.stages.Lowered | None = None
+    begin: jax.stages.Lowered | None = None
+    halves: tuple[str, str] | None = None
 
     def compile(self) -> Run:
         """Compiles it."""
-        programs = (self.classes, self.tokens, self.images)
-        return Run(*(None if program is None else compiled(program) for program in programs))
+        programs = ((name, getattr(self, name)) for name in _PROGRAMS)
+        made = {name: compiled(program) for name, program in programs if program is not None}
+        return Run(**made, halves=self.halves)
 
 
 def compiled(program: LoweredRun | jax.stages.Lowered) -> Any:
@@ -325,41 +362,64 @@ class Programs:
         self._classes = jax.jit(_classes, static_argnames=("definitions", "sampling"))
         self._whole = jax.jit(_tokens_and_images, static_argnames=_STATIC)
         self._tokens = jax.jit(_tokens, static_argnames=_STATIC)
+        self._half = jax.jit(_half, static_argnames=_STATIC)
         self._images = jax.jit(_images, static_argnames=_STATIC[:1])
 
     def lower(self, arguments: Arguments) -> LoweredRun:
         """From labels to images."""
-        return LoweredRun(*self._each(arguments, lambda program: program))
+        programs = self._each(arguments, lambda program: program)
+        return LoweredRun(**programs, halves=self._halves(arguments))
 
     def compile(self, arguments: Arguments) -> Run:
         """As ``lower``, and compiled: one program while the next is lowered."""
         with concurrent.futures.ThreadPoolExecutor() as pool:
             begun = self._each(arguments, lambda program: pool.submit(compiled, program))
-            return Run(*(None if program is None else program.result() for program in begun))
+            programs = {name: program.result() for name, program in begun.items()}
+        return Run(**programs, halves=self._halves(arguments))
+
+    def _halves(self, arguments: Arguments) -> tuple[str, str] | None:
+        """The models of both halves, where they are programs of their own."""
+        decoder = arguments["decoder"]
+        return decoder.halves if self.apart and isinstance(decoder, DecoderInHalves) else None
 
     def _each(
         self, arguments: Arguments, take: Callable[[jax.stages.Lowered], _T]
-    ) -> tuple[_T | None, _T, _T | None]:
+    ) -> dict[str, _T]:
         """What ``take`` makes of a ``LoweredRun``'s programs, each as soon as it is lowered."""
         if not self.apart:
-            return None, take(lowered(self._whole, **arguments)), None
+            return {"tokens": take(lowered(self._whole, **arguments))}
+        taken = {}
         definitions, weights = arguments["definitions"], arguments["weights"]
-        if not arguments["decoder"].waits:
+        if arguments["decoder"].waits:
+            classes = lowered(
+                self._classes,
+                definitions=definitions,
+                weights=weights.of_classes(),
+                request=arguments["request"],
+                sampling=arguments["sampling"],
+            )
+            taken["classes"] = take(classes)
+            behind: Arguments = {**arguments, "weights": weights.behind_classes()}
+            whole = lowered(self._whole, **behind, modulations=_shapes(classes.out_info))
+            return {**taken, "tokens": take(whole)}
+        halves = self._halves(arguments)
+        if halves is None:
             tokens = self.lower_tokens(arguments)
-            taken = take(tokens)
-            images = self.lower_images(definitions, weights, _shapes(tokens.out_info.f_hats))
-            return None, taken, take(images)
-        classes = lowered(
-            self._classes,
-            definitions=definitions,
-            weights=weights.of_classes(),
-            request=arguments["request"],
-            sampling=arguments["sampling"],
-        )
-        behind: Arguments = {**arguments, "weights": weights.behind_classes()}
-        first = take(classes)
-        whole = lowered(self._whole, **behind, modulations=_shapes(classes.out_info))
-        return first, take(whole), None
+        else:
+            first, second = (
+                {
+                    **arguments,
+                    "definitions": definitions.of_half(role),
+                    "weights": weights.of_half(role),
+                }
+                for role in halves
+            )
+            begin = lowered(self._half, **first)
+            taken["begin"] = take(begin)
+            tokens = lowered(self._half, **second, begun=_shapes(begin.out_info))
+        taken["tokens"] = take(tokens)
+        images = self.lower_images(definitions, weights, _shapes(tokens.out_info.f_hats))
+        return {**taken, "images": take(images)}
 
     def lower_tokens(self, arguments: Arguments) -> jax.stages.Lowered:
         """From labels to tokens and f_hat alone."""

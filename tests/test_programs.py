@@ -15,6 +15,7 @@ from small_models import (
 )
 
 from sdvar_jax.decoding import TargetOnly, make_request
+from sdvar_jax.decoding.handoff import ORDERS, Handoff
 from sdvar_jax.decoding.speculative import Speculative
 from sdvar_jax.decoding.speculative.cost_model import ALONE
 from sdvar_jax.pipeline import Pipeline
@@ -23,6 +24,7 @@ from sdvar_jax.sampling import SamplingConfig
 
 LEFT_TO_THE_TARGET = Speculative(gamma="adaptive", adaptive_gammas=(0, 1), begin=ALONE)
 DECODERS = [TargetOnly(), Speculative(gamma=2), LEFT_TO_THE_TARGET]
+HANDOFFS = [Handoff(entry=2, order=order) for order in ORDERS]
 
 
 def arguments_of(pipeline, decoder):
@@ -41,7 +43,11 @@ def pipeline_of(apart):
     return pipeline
 
 
-@pytest.mark.parametrize("decoder", DECODERS, ids=["target", "draft of 2", "left to the target"])
+@pytest.mark.parametrize(
+    "decoder",
+    [*DECODERS, *HANDOFFS, Handoff(entry=0), Handoff(entry=3)],
+    ids=["target", "draft of 2", "left to the target", *ORDERS, "second alone", "first alone"],
+)
 def test_apart_they_make_the_same_pictures(decoder):
     together, apart = (
         pipeline_of(apart).sample([1, 2, 0], decoder=decoder, batch_size=2)
@@ -75,6 +81,23 @@ def test_with_a_decoder_that_waits_for_the_device_the_classes_are_apart_and_not_
         lowered, _ = lowered_for(pipeline, decoder)
         assert (lowered.classes is not None) == (lowered.images is None) == decoder.waits
     assert [decoder.waits for decoder in DECODERS] == [False, True, False]
+
+
+@pytest.mark.parametrize("decoder", HANDOFFS, ids=ORDERS)
+def test_each_half_of_a_handoff_is_given_its_own_model_alone(decoder):
+    lowered, weights = lowered_for(pipeline_of(True), decoder)
+    assert lowered.classes is None
+    assert lowered.images is not None
+    first, second = decoder.halves
+    assert {first, second} == {"target", "draft"}
+    for role, program in ((first, lowered.begin), (second, lowered.tokens)):
+        given = weights.of_half(role)
+        assert [getattr(given, name) is None for name in decoder.halves] == [
+            role != first,
+            role != second,
+        ]
+        shapes = {leaf.shape for leaf in jax.tree.leaves(program.in_avals)}
+        assert {leaf.shape for leaf in jax.tree.leaves(given)} <= shapes
 
 
 def test_a_program_can_be_compiled_while_the_next_is_lowered(monkeypatch):

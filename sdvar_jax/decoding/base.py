@@ -43,6 +43,12 @@ class DecodingModels:
     draft: VAR | None = None
     given: ClassModulations | None = None
 
+    def of(self, role: str) -> VAR:
+        """The target or the draft."""
+        model: VAR | None = getattr(self, role)
+        assert model is not None
+        return model
+
     def modulations(self, model: VAR, request: Request, sampling: TokenSampling) -> Modulations:
         """Those of the whole run of one of the models, see ``class_modulations``."""
         if self.given is None:
@@ -123,3 +129,52 @@ class Decoder(abc.ABC):
     @abc.abstractmethod
     def decode(self, models: DecodingModels, request: Request, sampling: TokenSampling) -> Decoded:
         """Makes all token maps of a batch; pure, to be compiled."""
+
+
+class Begun(struct.PyTreeNode):
+    """What the first half of a decoder in halves made.
+
+    Attributes:
+      tokens: int32 [batch, positions of its scales].
+      f_hats: see ``Decoded``; behind its scales zeros.
+      noise: the run's, see ``Request``.
+    """
+
+    tokens: jax.Array
+    f_hats: jax.Array
+    noise: jax.Array
+
+
+class DecoderInHalves(Decoder):
+    """A decoder whose first scales one model makes and whose others the other does.
+
+    Each half can be a program of its own, which is not given what the other needs.
+    """
+
+    @property
+    @abc.abstractmethod
+    def halves(self) -> tuple[str, str]:
+        """The models of ``begin`` and ``finish``, "target" or "draft"."""
+
+    @abc.abstractmethod
+    def begin(
+        self, model: VAR, quantizer: Quantizer, request: Request, sampling: TokenSampling
+    ) -> Begun:
+        """The first scales; pure."""
+
+    @abc.abstractmethod
+    def finish(
+        self,
+        model: VAR,
+        quantizer: Quantizer,
+        begun: Begun,
+        request: Request,
+        sampling: TokenSampling,
+    ) -> Decoded:
+        """The other scales; pure."""
+
+    def decode(self, models: DecodingModels, request: Request, sampling: TokenSampling) -> Decoded:
+        """Makes all token maps of a batch, one half behind the other."""
+        first, second = (models.of(role) for role in self.halves)
+        begun = self.begin(first, models.quantizer, request, sampling)
+        return self.finish(second, models.quantizer, begun, request, sampling)

@@ -9,15 +9,17 @@ import numpy as np
 
 from sdvar_jax.config import ScalePyramid, VARConfig
 from sdvar_jax.config.validation import require
-from sdvar_jax.decoding.base import Decoded, Decoder, DecodingModels
+from sdvar_jax.decoding.base import Begun, Decoded, DecoderInHalves
 from sdvar_jax.decoding.f_hat import initial_f_hats
 from sdvar_jax.decoding.request import Request, TokenSampling, with_noise
 from sdvar_jax.decoding.sequential import after_scale, decode_scale
 from sdvar_jax.decoding.window import (
     Window,
+    class_modulations,
     draw_tokens,
     forward_window,
 )
+from sdvar_jax.models import VAR, Quantizer
 from sdvar_jax.models.var import block_causal_mask, scale_of_position
 
 BLOCK_CAUSAL = 3
@@ -57,7 +59,7 @@ def entry_mask(pyramid: ScalePyramid, entry: int, mask: int) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class Handoff(Decoder):
+class Handoff(DecoderInHalves):
     """One model makes the scales before ``entry``, the other those from it on.
 
     "draft-target" is SDVAR's ``test3``; "target-draft" is collaborative decoding: the large model
@@ -103,29 +105,44 @@ class Handoff(Decoder):
             f"entry must lie in 0..{scales} for a pyramid of {scales} scales, got {self.entry}",
         )
 
-    def decode(self, models: DecodingModels, request: Request, sampling: TokenSampling) -> Decoded:
-        """Makes all token maps of a batch."""
-        assert models.draft is not None
-        first, second = models.draft, models.target
-        if self.order == "target-draft":
-            first, second = second, first
-        quantizer, pyramid = models.quantizer, models.target.config.pyramid
-        request = with_noise(request, pyramid, models.target.config.vocab_size)
-        f_hats = initial_f_hats(quantizer, request.batch)
-        token_maps = []
+    @property
+    def halves(self) -> tuple[str, str]:
+        """Which model comes first, and which second."""
+        return ("draft", "target") if self.order == "draft-target" else ("target", "draft")
 
-        modulations = models.modulations(first, request, sampling)
-        rows = modulations.condition.shape[0]
-        cache = first.make_cache(rows)
+    def begin(
+        self, model: VAR, quantizer: Quantizer, request: Request, sampling: TokenSampling
+    ) -> Begun:
+        """The scales before ``entry``."""
+        pyramid = model.config.pyramid
+        request = with_noise(request, pyramid, model.config.vocab_size)
+        assert request.noise is not None
+        f_hats = initial_f_hats(quantizer, request.batch)
+        modulations = class_modulations(model, request, sampling)
+        cache = model.make_cache(modulations.condition.shape[0])
+        token_maps = [jnp.zeros((request.batch, 0), jnp.int32)]
         for scale in range(self.entry):
             _, tokens, f_hats, cache = decode_scale(
-                first, quantizer, modulations, f_hats, cache, scale, request, sampling
+                model, quantizer, modulations, f_hats, cache, scale, request, sampling
             )
             token_maps.append(tokens)
+        tokens = jnp.concatenate(token_maps, axis=1)
+        return Begun(tokens=tokens, f_hats=f_hats, noise=request.noise)
 
+    def finish(
+        self,
+        model: VAR,
+        quantizer: Quantizer,
+        begun: Begun,
+        request: Request,
+        sampling: TokenSampling,
+    ) -> Decoded:
+        """The scales from ``entry`` on."""
+        pyramid, f_hats, token_maps = model.config.pyramid, begun.f_hats, [begun.tokens]
+        request = request.replace(noise=begun.noise)
         if self.entry < pyramid.num_scales:
-            modulations = models.modulations(second, request, sampling)
-            cache = second.make_cache(rows)
+            modulations = class_modulations(model, request, sampling)
+            cache = model.make_cache(modulations.condition.shape[0])
             entry_scale = Window(self.entry, self.entry + 1)
             if self.mask == 0:
                 hidden, entering = pyramid.offsets[self.entry], entry_scale
@@ -134,7 +151,7 @@ class Handoff(Decoder):
                 hidden, entering = 0, Window(0, self.entry + 1)
                 mask = entry_mask(pyramid, self.entry, self.mask)
             logits, cache = forward_window(
-                second,
+                model,
                 quantizer,
                 modulations,
                 f_hats,
@@ -150,7 +167,7 @@ class Handoff(Decoder):
             token_maps.append(tokens)
             for scale in range(self.entry + 1, pyramid.num_scales):
                 _, tokens, f_hats, cache = decode_scale(
-                    second,
+                    model,
                     quantizer,
                     modulations,
                     f_hats,

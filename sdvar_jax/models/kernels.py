@@ -3,7 +3,8 @@
 - ``REFERENCE``: plain JAX, on every device and in training;
 - ``SCANNED``: the transformer's same sums in a loop over stacked blocks: a smaller program, for
   small models on a CPU, where compiling takes longer than running;
-- ``FUSED``: kernels of the package (Pallas, through Triton), on NVIDIA GPUs in bfloat16 or float16;
+- ``FUSED``: kernels of the package (Pallas, through Triton or Mosaic), on NVIDIA GPUs in bfloat16
+  or float16;
 - ``INTERPRETED``: these kernels without an accelerator, for tests.
 """
 

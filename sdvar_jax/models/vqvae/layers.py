@@ -9,23 +9,30 @@ from flax import nnx
 
 from sdvar_jax.config import DTypePolicy
 from sdvar_jax.models.kernels import FUSED, INTERPRETED, OWN, REFERENCE
-from sdvar_jax.models.vqvae.kernels.convolution import (
-    Tiles,
-    convolution,
-    multiprocessors,
-    tiles_for,
-)
+from sdvar_jax.models.vqvae.kernels.convolution import convolution, multiprocessors, tiles_for
 from sdvar_jax.models.vqvae.kernels.group_norm import group_norm
 
 _NORM_GROUPS = 32
 _NORM_EPS = 1e-6
 
 
-def _tiles(x: jax.Array, channels: int, kernels: str, *, doubling: bool) -> Tiles | None:
-    """How the package's kernel cuts a convolution of x; None where the library runs it."""
+def _own_convolution(
+    x: jax.Array,
+    kernel: nnx.Param,
+    bias: nnx.Param,
+    kernels: str,
+    added: jax.Array | None = None,
+) -> jax.Array | None:
+    """What the package's ``convolution`` makes of x; None where the library is to run it."""
     if kernels != FUSED:
         return None
-    return tiles_for(x.shape, channels, doubling=doubling, multiprocessors=multiprocessors())
+    filters, shift = (value[...].astype(x.dtype) for value in (kernel, bias))
+    doubling, programs = filters.shape[0] == 2, multiprocessors()
+    channels = shift.size // (4 if doubling else 1)
+    tiles = tiles_for(x.shape, channels, doubling=doubling, multiprocessors=programs)
+    if tiles is None:
+        return None
+    return convolution(x, filters, shift, added, tiles=tiles, programs=programs)
 
 
 class Convolution(nnx.Conv):
@@ -40,13 +47,12 @@ class Convolution(nnx.Conv):
     def convolve(self, x: jax.Array, added: jax.Array | None = None) -> jax.Array:
         """Convolves x [batch, height, width, in], then adds [batch, height, width, out]."""
         assert self.bias is not None
-        plain = self.kernel_size == (3, 3) and self.strides == 1 and self.padding == 1
-        tiles = _tiles(x, self.out_features, self.kernels, doubling=False) if plain else None
-        if tiles is None:
-            y = self(x)
-            return y if added is None else y + added
-        filters, bias = (value[...].astype(x.dtype) for value in (self.kernel, self.bias))
-        return convolution(x, filters, bias, added, tiles=tiles, programs=multiprocessors())
+        if self.kernel_size == (3, 3) and self.strides == 1 and self.padding == 1:
+            own = _own_convolution(x, self.kernel, self.bias, self.kernels, added)
+            if own is not None:
+                return own
+        y = self(x)
+        return y if added is None else y + added
 
     def convolve_thin(self, x: jax.Array) -> jax.Array:
         """A 3x3 convolution to few channels, [batch, height, width, in] -> [..., out].
@@ -58,13 +64,14 @@ class Convolution(nnx.Conv):
         if self.kernels not in OWN:
             return self(x)
         assert self.bias is not None
+        assert self.kernel_size == (3, 3)
         batch, height, width, depth = x.shape
         taps = self.kernel[...].astype(x.dtype)  # [3, 3, in, out]
-        columns = jnp.moveaxis(taps, 2, 0).reshape(depth, 9 * self.out_features)
-        columns = jnp.pad(columns, ((0, 0), (0, -columns.shape[1] % 32)))
+        filters = jnp.moveaxis(taps, 2, 0).reshape(depth, 9 * self.out_features)
+        filters = jnp.pad(filters, ((0, 0), (0, -filters.shape[1] % 32)))
         parts = jnp.matmul(
             x.reshape(-1, depth),
-            columns,
+            filters,
             precision=self.precision,
             preferred_element_type=jnp.float32,
         ).reshape(batch, height, width, -1)
@@ -73,15 +80,8 @@ class Convolution(nnx.Conv):
         for down in range(3):
             for right in range(3):
                 first = (3 * down + right) * self.out_features
-                total = (
-                    total
-                    + around[
-                        :,
-                        down : down + height,
-                        right : right + width,
-                        first : first + self.out_features,
-                    ]
-                )
+                rows, columns = slice(down, down + height), slice(right, right + width)
+                total = total + around[:, rows, columns, first : first + self.out_features]
         return total.astype(x.dtype)
 
 
@@ -264,10 +264,9 @@ class PhasedUpsample(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[batch, h, w, channels] -> [batch, 2h, 2w, channels]."""
         batch, height, width, _ = x.shape
-        tiles = _tiles(x, self.out_channels, self.kernels, doubling=True)
-        if tiles is not None:
-            filters, bias = (value[...].astype(x.dtype) for value in (self.kernel, self.bias))
-            return convolution(x, filters, bias, tiles=tiles, programs=multiprocessors())
+        own = _own_convolution(x, self.kernel, self.bias, self.kernels)
+        if own is not None:
+            return own
         y = jax.lax.conv_general_dilated(
             x,
             self.kernel[...].astype(x.dtype),

@@ -1,1 +1,1 @@
-"""Fused kernels of the VQVAE's decoder on GPUs (Pallas, through Triton)."""
+"""Fused kernels of the VQVAE's decoder on GPUs: Pallas, through Triton or Mosaic."""
