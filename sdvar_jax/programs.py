@@ -93,8 +93,8 @@ class Definitions:
 
     def of_half(self, role: str) -> Definitions:
         """Those that one of target and draft makes tokens with."""
-        other = {"target": "draft", "draft": "target"}[role]
-        return dataclasses.replace(self.of_tokens(), **{other: None})
+        own = {"target": None, "draft": None, role: getattr(self, role)}
+        return dataclasses.replace(self.of_tokens(), **own)
 
     def of_images(self) -> Definitions:
         """Those that images are made with."""
@@ -140,8 +140,8 @@ class Weights(struct.PyTreeNode):
 
     def of_half(self, role: str) -> Weights:
         """Those that one of target and draft makes tokens with."""
-        other = {"target": "draft", "draft": "target"}[role]
-        return self.of_tokens().replace(**{other: None})
+        own = {"target": None, "draft": None, role: getattr(self, role)}
+        return self.of_tokens().replace(**own)
 
     def of_images(self) -> Weights:
         """Those that images are made with."""
