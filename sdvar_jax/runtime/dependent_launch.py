@@ -15,14 +15,14 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
+from sdvar_jax.runtime.gpu import compute_capability
+
 
 @functools.cache
 def _available() -> bool:
     """Whether the first device knows the instruction."""
-    device = jax.devices()[0]
-    # Of AMD's GPUs it is a name.
-    major, _, _ = str(getattr(device, "compute_capability", "")).partition(".")
-    return device.platform == "gpu" and major.isdigit() and int(major) >= 9
+    capability = compute_capability()
+    return capability is not None and capability >= (9, 0)
 
 
 def launch_next(*, interpret: bool) -> jax.Array:

@@ -1,5 +1,7 @@
 """The decoder's convolutions on Hopper's tensor cores, and which of them run there."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,6 +130,18 @@ def test_others_are_left_to_the_library(shape, channels, doubling):
 
 def test_without_a_fitting_device_all_are():
     assert tiles_for((1, 256, 256, 160), 160, doubling=False, multiprocessors=0) is None
+
+
+@pytest.mark.parametrize(
+    ("capability", "version", "wanted"),
+    [("9.0", (0, 11, 2), 132), ("9.0", (0, 10, 2), 0), ("10.0", (0, 11, 2), 0)],
+    ids=["Hopper", "older JAX", "Blackwell"],
+)
+def test_devices_that_fit(monkeypatch, capability, version, wanted):
+    gpu = SimpleNamespace(platform="gpu", compute_capability=capability, core_count=132)
+    monkeypatch.setattr(jax, "devices", lambda: [gpu])
+    monkeypatch.setattr(jax, "__version_info__", version)
+    assert multiprocessors.__wrapped__() == wanted
 
 
 @pytest.mark.accelerator

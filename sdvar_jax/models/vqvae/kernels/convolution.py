@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from sdvar_jax.runtime.gpu import compute_capability
+
 _WINDOW = 64
 """Cells side by side in a tile, at most; rows of one wgmma instruction."""
 
@@ -62,9 +64,8 @@ class Tiles:
 @functools.cache
 def multiprocessors() -> int:
     """Those of the first device, where it and JAX can run these kernels; else 0."""
-    device = jax.devices()[0]
-    able = getattr(device, "compute_capability", None) == "9.0" and device.platform == "gpu"
-    return int(device.core_count) if able and jax.__version_info__ >= (0, 11) else 0
+    able = compute_capability() == (9, 0) and jax.__version_info__ >= (0, 11)
+    return int(jax.devices()[0].core_count) if able else 0
 
 
 def _cuts(shape: tuple[int, ...], cells: int) -> bool:
