@@ -8,10 +8,12 @@ from flax import nnx
 
 from sdvar_jax.config import DTypePolicy, VQVAEConfig
 from sdvar_jax.models.vqvae.layers import (
+    Convolution,
     GroupNorm,
     Level,
     MiddleBlock,
     PhasedUpsample,
+    ThinConvolution,
     Upsample,
     conv,
 )
@@ -65,7 +67,7 @@ class Decoder(nnx.Module):
             for i, width in enumerate(widths)
         )
         self.norm_out = GroupNorm(widths[0], dtypes, rngs)
-        self.conv_out = conv(widths[0], 3, 3, dtypes, rngs)
+        self.conv_out: Convolution | ThinConvolution = conv(widths[0], 3, 3, dtypes, rngs)
 
     def __call__(self, features: jax.Array) -> jax.Array:
         """Decodes features.
@@ -80,4 +82,4 @@ class Decoder(nnx.Module):
         x = self.mid(self.conv_in(features))
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out.convolve_thin(self.norm_out.normalize(x, silu=True))
+        return self.conv_out(self.norm_out.normalize(x, silu=True))

@@ -15,6 +15,9 @@ from sdvar_jax.models.vqvae.kernels.group_norm import group_norm
 _NORM_GROUPS = 32
 _NORM_EPS = 1e-6
 
+_LIBRARY_COLUMNS = 32
+"""Columns that a product is filled up to whole multiples of."""
+
 
 def _own_convolution(
     x: jax.Array,
@@ -53,36 +56,6 @@ class Convolution(nnx.Conv):
                 return own
         y = self(x)
         return y if added is None else y + added
-
-    def convolve_thin(self, x: jax.Array) -> jax.Array:
-        """A 3x3 convolution to few channels, [batch, height, width, in] -> [..., out].
-
-        The kernels of ``OWN`` multiply each cell by all nine taps at once, a product of few
-        columns, and add up what falls on the same cell: as a convolution nearly all columns of a
-        tile would be empty.
-        """
-        if self.kernels not in OWN:
-            return self(x)
-        assert self.bias is not None
-        assert self.kernel_size == (3, 3)
-        batch, height, width, depth = x.shape
-        taps = self.kernel[...].astype(x.dtype)  # [3, 3, in, out]
-        filters = jnp.moveaxis(taps, 2, 0).reshape(depth, 9 * self.out_features)
-        filters = jnp.pad(filters, ((0, 0), (0, -filters.shape[1] % 32)))
-        parts = jnp.matmul(
-            x.reshape(-1, depth),
-            filters,
-            precision=self.precision,
-            preferred_element_type=jnp.float32,
-        ).reshape(batch, height, width, -1)
-        around = jnp.pad(parts, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        total = self.bias[...].astype(jnp.float32)[None, None, None]
-        for down in range(3):
-            for right in range(3):
-                first = (3 * down + right) * self.out_features
-                rows, columns = slice(down, down + height), slice(right, right + width)
-                total = total + around[:, rows, columns, first : first + self.out_features]
-        return total.astype(x.dtype)
 
 
 def conv(
@@ -286,6 +259,43 @@ class PhasedUpsample(nnx.Module):
         ]
         out = jnp.stack(rows, axis=2)  # [batch, height, 2, width, 2, out]
         return out.reshape(batch, 2 * height, 2 * width, self.out_channels)
+
+
+class ThinConvolution(nnx.Module):
+    """A 3x3 convolution to few channels as one product of all nine taps.
+
+    Each cell is multiplied by all taps, and what falls on the same cell is added up: as a
+    convolution nearly all columns of a tile would be empty.
+    """
+
+    def __init__(self, plain: Convolution) -> None:
+        assert plain.bias is not None
+        assert plain.kernel_size == (3, 3)
+        kernel = plain.kernel[...]  # [3, 3, in, out]
+        self.out_channels = kernel.shape[3]
+        columns = jnp.moveaxis(kernel, 2, 0).reshape(kernel.shape[2], -1)
+        columns = jnp.pad(columns, ((0, 0), (0, -columns.shape[1] % _LIBRARY_COLUMNS)))
+        self.columns = nnx.Param(columns)  # [in, 9 * out and zeros]
+        self.bias = nnx.Param(plain.bias[...])
+        self.precision = plain.precision
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[batch, height, width, in] -> [batch, height, width, out]."""
+        batch, height, width, depth = x.shape
+        parts = jnp.matmul(
+            x.reshape(-1, depth),
+            self.columns[...].astype(x.dtype),
+            precision=self.precision,
+            preferred_element_type=jnp.float32,
+        ).reshape(batch, height, width, -1)
+        around = jnp.pad(parts, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        total = self.bias[...].astype(jnp.float32)[None, None, None]
+        for down in range(3):
+            for right in range(3):
+                first = (3 * down + right) * self.out_channels
+                rows, columns = slice(down, down + height), slice(right, right + width)
+                total = total + around[:, rows, columns, first : first + self.out_channels]
+        return total.astype(x.dtype)
 
 
 class Level(nnx.Module):

@@ -8,7 +8,13 @@ from flax import nnx
 from jax.experimental.layout import Format, Layout
 
 from sdvar_jax.models.kernels import FUSED
-from sdvar_jax.models.vqvae.layers import Convolution, GroupNorm, PhasedUpsample, Upsample
+from sdvar_jax.models.vqvae.layers import (
+    Convolution,
+    GroupNorm,
+    PhasedUpsample,
+    ThinConvolution,
+    Upsample,
+)
 from sdvar_jax.models.vqvae.quantizer import Quantizer
 from sdvar_jax.models.vqvae.vqvae import VQVAE
 
@@ -34,9 +40,10 @@ def for_one_gpu(vqvae: VQVAE, kernels: str = FUSED) -> VQVAE:
     """The same model with sums that are faster on a GPU, where its arithmetic has 16 bits.
 
     Normalisations are run by kernels of the package, whose one-pass variance is for 16-bit
-    activations, and maps are doubled by 2x2 filters, which are rounded anew; kernels of the package
-    run the quantizer too, in float32 as always, and convolutions of large maps where the GPU is a
-    Hopper. Where the arithmetic has 32 bits it is left as it is.
+    activations. Maps are doubled by 2x2 filters, which are rounded anew, and the last convolution
+    is a product. Kernels of the package run the quantizer too, in float32 as always, and
+    convolutions of large maps where the GPU is a Hopper. Where the arithmetic has 32 bits it is
+    left as it is.
     """
     copy = nnx.merge(*nnx.split(vqvae))
     if jnp.dtype(vqvae.dtypes.compute_dtype).itemsize != 2:
@@ -47,6 +54,8 @@ def for_one_gpu(vqvae: VQVAE, kernels: str = FUSED) -> VQVAE:
     for level in copy.decoder.up:
         if isinstance(level.upsample, Upsample):
             level.upsample = PhasedUpsample(level.upsample, kernels)
+    if isinstance(copy.decoder.conv_out, Convolution):
+        copy.decoder.conv_out = ThinConvolution(copy.decoder.conv_out)
     return copy
 
 
