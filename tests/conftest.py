@@ -14,6 +14,10 @@ import pytest
 
 VIRTUAL_DEVICES = 8
 
+# Compiled programs lie in memory mappings, some five each, and Linux ends a process that asks for
+# more than 65,530 of them (``vm.max_map_count``): thousands of tests would.
+MOST_MAPPINGS = 25_000
+
 
 def pytest_addoption(parser):
     group = parser.getgroup("sdvar_jax")
@@ -130,6 +134,24 @@ def _fresh_chex_trace_counter():
     yield
     if "chex" in sys.modules:
         sys.modules["chex"].clear_trace_counter()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _room_for_programs():
+    """Forgets compiled programs before the process has no room for more."""
+    yield
+    if "jax" in sys.modules and _mappings() > MOST_MAPPINGS:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
+
+
+def _mappings():
+    """Memory mappings of this process; zero where the system does not tell."""
+    try:
+        with Path("/proc/self/maps").open("rb") as maps:
+            return sum(1 for _ in maps)
+    except OSError:
+        return 0
 
 
 def _path_or_skip(request, option, needed):
