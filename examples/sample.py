@@ -68,7 +68,7 @@ def decoder_of(args: argparse.Namespace) -> sdvar.Decoder:
 def main() -> None:
     """Samples, and writes a grid."""
     args = arguments()
-    sdvar.enable_compilation_cache()
+    cache = sdvar.enable_compilation_cache()
     decoder = decoder_of(args)
     files = sdvar.find_models(args.model, draft=args.draft, vqvae=args.vqvae)
     sampling = files.default_sampling.updated(cfg=args.cfg, top_k=args.top_k, top_p=args.top_p)
@@ -79,15 +79,22 @@ def main() -> None:
         for label in sdvar.resolve_labels(text, names)
         for _ in range(args.count)
     ]
-    pipeline = files.load(sdvar.choose_dtypes(args.dtype))
+    compiled_in: dict[str, Any] = {
+        "sampling": sampling,
+        "decoder": decoder,
+        "threshold": args.threshold,
+        "batch_size": args.batch_size,
+        "measure": True,
+    }
+    pipeline = files.load(
+        sdvar.choose_dtypes(args.dtype),
+        meanwhile=lambda planned: planned.compile(len(labels), **compiled_in),
+        cache=cache,
+    )
     result = pipeline.sample(
         labels,
         seed=args.seed,
-        sampling=sampling,
-        decoder=decoder,
-        threshold=args.threshold,
-        batch_size=args.batch_size,
-        measure=True,
+        **compiled_in,
         progress=lambda done: print(f"{done} of {len(labels)} pictures", flush=True),
     )
     captions = [f"{label} {short_name(label, names)}" for label in labels]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,12 @@ class ModelPart:
     def config(self) -> Any:
         """Its ``VARConfig`` or ``VQVAEConfig``."""
         return self.info.config
+
+    def abstract(self, dtypes: DTypePolicy | None = None) -> Any:
+        """The ``VAR`` or ``VQVAE`` that ``load`` gives, with shapes in place of arrays."""
+        from sdvar_jax.checkpoint import abstract_model
+
+        return abstract_model(self.config, dtypes or DTypePolicy.of(self.info.value_dtype))
 
     def weights(self) -> PartWeights:
         """Its weights as they are stored, read only when needed."""
@@ -112,6 +119,7 @@ class ModelFiles:
         dtypes: DTypePolicy | None = None,
         *,
         progress: Progress | None = None,
+        meanwhile: Callable[[Pipeline], Any] | None = None,
         **options: Any,
     ) -> Pipeline:
         """Loads everything; the pipeline samples with the checkpoint's settings by default.
@@ -119,14 +127,32 @@ class ModelFiles:
         Args:
           dtypes: of parameters and arithmetic; None as stored.
           progress: called with the bytes read.
+          meanwhile: called in a thread of its own, while weights are read, with a pipeline that has
+            none yet but whose compiled programs are those of the one that is returned:
+            ``lambda pipeline: pipeline.compile(8)``.
           **options: further arguments of ``Pipeline``.
         """
         from sdvar_jax.pipeline import Pipeline
 
-        draft = None if self.draft is None else self.draft.load(dtypes, progress)
-        target, vqvae = self.target.load(dtypes, progress), self.vqvae.load(dtypes, progress)
+        parts = (self.target, self.vqvae, self.draft)
         options = {"default_sampling": self.default_sampling, **options}
-        return Pipeline(target, vqvae, draft, **options)
+
+        def loaded() -> list[Any]:
+            return [None if part is None else part.load(dtypes, progress) for part in parts]
+
+        if meanwhile is None:
+            return Pipeline(*loaded(), **options)
+        abstract: list[Any] = [None if part is None else part.abstract(dtypes) for part in parts]
+        planned = Pipeline(*abstract, **options)
+        pool = concurrent.futures.ThreadPoolExecutor(1)
+        try:
+            ready = pool.submit(meanwhile, planned)
+            pipeline = planned.with_models(*loaded())
+            ready.result()
+        finally:
+            # What is wrong with a checkpoint is told at once.
+            pool.shutdown(wait=False)
+        return pipeline
 
 
 def find_models(

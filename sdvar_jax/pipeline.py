@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -26,6 +29,7 @@ from sdvar_jax.decoding import (
 from sdvar_jax.decoding.statistics import DecodingStatistics, acceptance_seen
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.models import VAR, VQVAE
+from sdvar_jax.models.abstract import applied, is_abstract
 from sdvar_jax.models.kernels import AUTO, FUSED
 from sdvar_jax.models.var.kernels.choice import prepared, running_with
 from sdvar_jax.models.var.quantized import FLOAT, with_weights
@@ -42,13 +46,16 @@ from sdvar_jax.programs import (
     Programs,
     Run,
     Weights,
-    compiled,
     split,
 )
 from sdvar_jax.result import SampleResult
+from sdvar_jax.runtime.executable_cache import ExecutableCache, fingerprint
 from sdvar_jax.sampling import SamplingConfig
 
 Progress = Callable[[int], None]
+
+_KEPT = "programs"
+"""Where in a cache directory a pipeline keeps its own, beside JAX's."""
 
 DATA_AXIS = "data"
 """The mesh axis that batches are spread over."""
@@ -107,16 +114,14 @@ def choose_filter(wanted: str, kernels: str) -> str:
     return "kernel" if kernels == FUSED else "sort"
 
 
-def _compiled(program: jax.stages.Lowered, weights: Weights) -> tuple[Any, Weights]:
-    """What was lowered, compiled, beside its arrays."""
-    return compiled(program), weights
-
-
 class Pipeline:
     """Loaded models, ready to sample.
 
     One compiled program serves any seed, labels, guidance strength, top-k, top-p and threshold;
     another batch size, decoder or switch (guidance off, filtering off) compiles anew.
+
+    A pipeline of abstract models (``checkpoint.abstract_model``) compiles as well, before there are
+    weights; ``with_models`` then gives one that samples.
 
     Attributes:
       target: the large model.
@@ -136,6 +141,7 @@ class Pipeline:
         filter_method: str = AUTO,
         mesh: Mesh | None = None,
         default_sampling: SamplingConfig = SamplingConfig(),
+        cache: Path | None = None,
     ) -> None:
         """Checks that the models belong together.
 
@@ -153,6 +159,9 @@ class Pipeline:
             weights. None uses the devices that the weights are on.
           default_sampling: settings of ``sample`` where it is given none; loading a checkpoint
             gives its own.
+          cache: directory where compiled programs are kept, as ``enable_compilation_cache`` gives
+            it: a later start then neither traces nor compiles them. None, or a mesh: in memory
+            alone.
 
         Raises:
           SdvarError: the mesh has no "data" axis, the models differ in pyramid, vocabulary,
@@ -161,24 +170,36 @@ class Pipeline:
         check_compatible(target.config, vqvae.config)
         if draft is not None:
             check_draft(draft.config, target.config)
+        self._likewise = functools.partial(
+            Pipeline,
+            kernels=kernels,
+            weights=weights,
+            filter_method=filter_method,
+            mesh=mesh,
+            default_sampling=default_sampling,
+            cache=cache,
+        )
+        self._cache = None if cache is None or mesh is not None else ExecutableCache(cache / _KEPT)
         devices = 1 if mesh is None else mesh.size
 
         def as_wanted(model: VAR) -> VAR:
             return with_weights(weights, running_with(kernels, model, devices=devices))
 
-        target, draft = as_wanted(target), None if draft is None else as_wanted(draft)
+        target = applied(as_wanted, target)
+        draft = None if draft is None else applied(as_wanted, draft)
         self.target, self.vqvae, self.draft = target, vqvae, draft
         self.filter_method = choose_filter(filter_method, target.kernels)
         self.default_sampling = default_sampling
-        running_draft = None if draft is None else prepared(draft)
+        running_draft = None if draft is None else applied(prepared, draft)
         on_one_gpu = target.kernels == FUSED and mesh is None
         half = decoding_half(vqvae)
         if on_one_gpu:
-            half = filters_out_first(for_one_gpu(half))
-        running = (prepared(target), half.quantizer, drawing_part(half), running_draft)
+            half = filters_out_first(applied(for_one_gpu, half))
+        running = (applied(prepared, target), half.quantizer, drawing_part(half), running_draft)
         parts = [split(model) for model in running]
         self._definitions = Definitions(*(definition for definition, _ in parts))
         self._weights = Weights(*(weights for _, weights in parts))
+        self._abstract = is_abstract(target)
         self.mesh: Mesh | None = None
         if mesh is not None:
             require(
@@ -190,9 +211,40 @@ class Pipeline:
             automatic = (AxisType.Auto,) * len(mesh.axis_names)
             self.mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=automatic)
             everywhere = NamedSharding(self.mesh, PartitionSpec())
-            self._weights = jax.device_put(self._weights, everywhere)
+            if self._abstract:
+                self._weights = jax.tree.map(
+                    lambda leaf: leaf.update(sharding=everywhere), self._weights
+                )
+            else:
+                self._weights = jax.device_put(self._weights, everywhere)
         self._programs = Programs(apart=on_one_gpu)
-        self._compiled: dict[Any, Any] = {}
+        self._compiled: dict[Any, Run] = {}
+
+    def with_models(self, target: VAR, vqvae: VQVAE, draft: VAR | None = None) -> Pipeline:
+        """A pipeline of models of the same shapes, which shares what this one has compiled.
+
+        Args:
+          target: the large model.
+          vqvae: the VQVAE.
+          draft: the small model, where this pipeline has one.
+
+        Raises:
+          SdvarError: the models are not those that this pipeline compiles for.
+        """
+        other = self._likewise(target, vqvae, draft)
+        require(
+            other._compiled_for == self._compiled_for,
+            "the models differ in their configuration or dtypes from those the pipeline is for",
+        )
+        other._programs, other._compiled = self._programs, self._compiled
+        return other
+
+    @property
+    def _compiled_for(self) -> Any:
+        """What of the models a compiled program depends on."""
+        models = (self.target, self.vqvae, self.draft)
+        settings = [None if model is None else (model.config, model.dtypes) for model in models]
+        return settings, self._definitions.shapes
 
     def check_labels(self, labels: Sequence[int]) -> np.ndarray:
         """Labels as int32 [samples]; ``SdvarError`` where one is out of range."""
@@ -253,15 +305,12 @@ class Pipeline:
         Raises:
           SdvarError: settings or labels are out of range.
         """
+        require(not self._abstract, "the pipeline's models have no weights; see with_models")
         labels_array = self.check_labels(labels)
         sampling = self.default_sampling if sampling is None else sampling
         compiled_in = self.prepare(decoder, sampling, threshold)
         count = labels_array.size
-        batch = count if batch_size is None else min(batch_size, count)
-        require(batch >= 1, f"the batch size must be positive, got {batch_size}")
-        if self.mesh is not None:
-            # Every device takes the same number of rows.
-            batch = -(-batch // self.mesh.shape[DATA_AXIS]) * self.mesh.shape[DATA_AXIS]
+        batch = self._rows(count, batch_size)
         dial = decoder.default_threshold if threshold is None else threshold
         timings: dict[str, float] = {"compile": 0.0}
         parts: list[tuple[Decoded, np.ndarray, int]] = []
@@ -290,6 +339,61 @@ class Pipeline:
             if progress is not None:
                 progress(first + size)
         return self._result(parts, labels_array, timings)
+
+    def compile(
+        self,
+        samples: int,
+        *,
+        sampling: SamplingConfig | None = None,
+        decoder: Decoder = TargetOnly(),
+        threshold: float | None = None,
+        batch_size: int | None = None,
+        forced: bool = False,
+        measure: bool = False,
+    ) -> float:
+        """Compiles what ``sample`` begins with, so that it need not.
+
+        Args:
+          samples: how many pictures it is going to be asked for.
+          sampling: as of ``sample``, and so are those not named here.
+          decoder: how token maps are made.
+          threshold: the acceptance rule's dial.
+          batch_size: pictures a program call.
+          forced: whether tokens are going to be given from outside.
+          measure: whether tokens and images are going to be timed.
+
+        Returns:
+          The seconds it took.
+
+        Raises:
+          SdvarError: a setting is out of range.
+        """
+        require(samples >= 1, f"the number of pictures must be positive, got {samples}")
+        sampling = self.default_sampling if sampling is None else sampling
+        compiled_in = self.prepare(decoder, sampling, threshold)
+        config = self.target.config
+        batch = self._rows(samples, batch_size)
+        given = jnp.zeros((batch, config.pyramid.total_length), jnp.int32)
+        request = make_request(
+            np.zeros(batch),
+            0,
+            sampling,
+            config.pyramid,
+            forced=ForcedTokens(given, given.astype(bool)) if forced else None,
+        )
+        settled = decoder.settled(config.pyramid, batch, _acceptance_seen([], None))
+        timings = {"compile": 0.0}
+        self._run_for(self._place(request), settled, compiled_in, timings, measure)
+        return timings["compile"]
+
+    def _rows(self, samples: int, batch_size: int | None) -> int:
+        """Rows of a program call."""
+        batch = samples if batch_size is None else min(batch_size, samples)
+        require(batch >= 1, f"the batch size must be positive, got {batch_size}")
+        if self.mesh is None:
+            return batch
+        # Every device takes the same number of rows.
+        return -(-batch // self.mesh.shape[DATA_AXIS]) * self.mesh.shape[DATA_AXIS]
 
     def _place(self, request: Request) -> Request:
         """The request on the mesh: what has a row a sample is spread, the rest is on all."""
@@ -331,12 +435,43 @@ class Pipeline:
         lowered = self._programs.lower_images(self._definitions, self._weights, f_hats)
         return lowered, self._weights.of_images()
 
-    def _compile(
-        self, request: Request, decoder: Decoder, sampling: TokenSampling
-    ) -> tuple[Run, Weights]:
-        """As ``lower``, and compiled."""
-        arguments = self._arguments(request, decoder, sampling)
-        return self._programs.compile(arguments), arguments["weights"]
+    def _compile(self, arguments: Arguments, measure: bool) -> Run:
+        """As ``lower``, and compiled; tokens and images as two programs where they are timed."""
+        key = None if self._cache is None else self._fingerprint(arguments, measure)
+        if self._cache is None or key is None:
+            return self._compile_anew(arguments, measure)
+        kept = self._cache.read(key)
+        if kept is not None:
+            return Run(**kept, halves=None if measure else self._programs.halves(arguments))
+        run = self._compile_anew(arguments, measure)
+        if run.anew:
+            # What JAX's cache gave cannot always be written again (on a CPU it then fails to run);
+            # that cache goes on to serve it.
+            self._cache.write(key, run.programs)
+        return run
+
+    def _compile_anew(self, arguments: Arguments, measure: bool) -> Run:
+        if measure:
+            return self._programs.compile_measured(arguments)
+        return self._programs.compile(arguments)
+
+    def _fingerprint(self, arguments: Arguments, measure: bool) -> str | None:
+        """What decides the programs of ``arguments``; None where not all of it can be told."""
+        draft = self.draft if arguments["decoder"].uses_draft else None
+        models = [model for model in (self.target, draft, self.vqvae) if model is not None]
+        if not all(type(model) in (VAR, VQVAE) for model in models):
+            return None
+        arrays = (arguments["definitions"].shapes, arguments["request"])
+        return fingerprint(
+            [(model.config, model.dtypes) for model in models],
+            [model.kernels for model in models if isinstance(model, VAR)],
+            [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(arrays)],
+            arguments["request"].forced is None,
+            self._programs.apart,
+            measure,
+            arguments["decoder"],
+            arguments["sampling"],
+        )
 
     def _arguments(self, request: Request, decoder: Decoder, sampling: TokenSampling) -> Arguments:
         """What a decoder's program is lowered for: a draft that is not used is no part of it."""
@@ -361,41 +496,36 @@ class Pipeline:
         measure: bool,
     ) -> tuple[Decoded, jax.Array]:
         """One batch through the compiled program or programs."""
-        leaves, structure = jax.tree.flatten(request)
-        shapes = tuple((x.shape, str(x.dtype), getattr(x, "sharding", None)) for x in leaves)
-        key = (decoder, sampling, shapes, structure)
+        run = self._run_for(request, decoder, sampling, timings, measure)
+        weights = self._arguments(request, decoder, sampling)["weights"]
         if not measure:
-            run, weights = self._kept(
-                ("run", *key), lambda: self._compile(request, decoder, sampling), timings
-            )
             return run(weights=weights, request=request)
-        tokens, weights = self._kept(
-            ("tokens", *key),
-            lambda: _compiled(*self.lower_tokens(request, decoder, sampling)),
-            timings,
-        )
         start = time.perf_counter()
-        decoded = jax.block_until_ready(tokens(weights=weights, request=request))
+        decoded = jax.block_until_ready(run.tokens(weights=weights.of_tokens(), request=request))
         middle = time.perf_counter()
-        f_hats = decoded.f_hats
-        images_of, weights = self._kept(
-            ("images", f_hats.shape, f_hats.sharding),
-            lambda: _compiled(*self.lower_images(f_hats)),
-            timings,
+        images = jax.block_until_ready(
+            run.images(weights=weights.of_images(), f_hats=decoded.f_hats)
         )
-        compiled = time.perf_counter()
-        images = jax.block_until_ready(images_of(weights=weights, f_hats=f_hats))
         timings["tokens"] = timings.get("tokens", 0.0) + middle - start
-        timings["images"] = timings.get("images", 0.0) + time.perf_counter() - compiled
+        timings["images"] = timings.get("images", 0.0) + time.perf_counter() - middle
         return decoded, images
 
-    def _kept(
-        self, key: Any, make: Callable[[], tuple[Any, Weights]], timings: dict[str, float]
-    ) -> tuple[Any, Weights]:
-        """The compiled program of a key, and its arrays; compile time is counted apart."""
+    def _run_for(
+        self,
+        request: Request,
+        decoder: Decoder,
+        sampling: TokenSampling,
+        timings: dict[str, float],
+        measure: bool,
+    ) -> Run:
+        """The compiled programs for requests of this shape; compile time is counted apart."""
+        leaves, structure = jax.tree.flatten(request)
+        shapes = tuple((x.shape, str(x.dtype), getattr(x, "sharding", None)) for x in leaves)
+        key = (measure, decoder, sampling, shapes, structure)
         if key not in self._compiled:
             start = time.perf_counter()
-            self._compiled[key] = make()
+            arguments = self._arguments(request, decoder, sampling)
+            self._compiled[key] = self._compile(arguments, measure)
             timings["compile"] += time.perf_counter() - start
         return self._compiled[key]
 

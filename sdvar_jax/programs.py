@@ -14,18 +14,20 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx, struct
+from jax.sharding import NamedSharding
 
 from sdvar_jax.decoding import Decoded, Decoder, DecodingModels, Request, TokenSampling
 from sdvar_jax.decoding.base import Begun, ClassModulations, DecoderInHalves
 from sdvar_jax.decoding.window import class_modulations
 from sdvar_jax.models import Modulations
 from sdvar_jax.models.var.transformer import CONDITIONING
+from sdvar_jax.runtime.compilation_cache import cache_hits
 from sdvar_jax.runtime.compiler_options import compiler_options
 from sdvar_jax.runtime.lowering import lowered
 
@@ -86,6 +88,12 @@ class Definitions:
     quantizer: Definition | None
     drawing: Definition | None
     draft: Definition | None
+
+    @property
+    def shapes(self) -> tuple[Any, ...]:
+        """Of all arrays."""
+        models = (self.target, self.quantizer, self.drawing, self.draft)
+        return tuple(None if model is None else model.shapes for model in models)
 
     def of_tokens(self) -> Definitions:
         """Those that tokens are made with."""
@@ -280,6 +288,7 @@ class Run:
       classes: that of the class modulations; None where the tokens' makes them.
       begin: that of the tokens' first half; None where the tokens' makes both.
       halves: the models of both halves, where they are apart.
+      anew: whether all were compiled, and none came from JAX's cache.
     """
 
     tokens: Any
@@ -287,6 +296,7 @@ class Run:
     classes: Any = None
     begin: Any = None
     halves: tuple[str, str] | None = None
+    anew: bool = False
 
     def __call__(self, weights: Weights, request: Request) -> tuple[Decoded, jax.Array]:
         """Runs it; the results may not be ready yet."""
@@ -305,10 +315,15 @@ class Run:
         return decoded, self.images(weights=weights.of_images(), f_hats=decoded.f_hats)
 
     @property
+    def programs(self) -> dict[str, Any]:
+        """Those that there are, by name and in order."""
+        programs = {name: getattr(self, name) for name in _PROGRAMS}
+        return {name: program for name, program in programs.items() if program is not None}
+
+    @property
     def memory_bytes(self) -> int | None:
         """Device memory while it runs: arguments, results and temporaries."""
-        programs = (getattr(self, name) for name in _PROGRAMS)
-        return needed_bytes(*(program for program in programs if program is not None))
+        return needed_bytes(*self.programs.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,6 +348,24 @@ def compiled(program: LoweredRun | jax.stages.Lowered) -> Any:
     if isinstance(program, LoweredRun):
         return program.compile()
     return program.compile(compiler_options=compiler_options())
+
+
+class _Compiled(NamedTuple):
+    """A compiled program, and whether it did not come from JAX's cache."""
+
+    program: Any
+    anew: bool
+
+
+def _compiled(program: jax.stages.Lowered) -> _Compiled:
+    with cache_hits() as hits:
+        made = compiled(program)
+    return _Compiled(made, not hits)
+
+
+def _run(programs: Mapping[str, _Compiled], halves: tuple[str, str] | None = None) -> Run:
+    made = {name: each.program for name, each in programs.items()}
+    return Run(**made, halves=halves, anew=all(each.anew for each in programs.values()))
 
 
 class Arguments(TypedDict):
@@ -364,20 +397,37 @@ class Programs:
         self._tokens = jax.jit(_tokens, static_argnames=_STATIC)
         self._half = jax.jit(_half, static_argnames=_STATIC)
         self._images = jax.jit(_images, static_argnames=_STATIC[:1])
+        self._drawing: dict[Any, _Compiled] = {}
 
     def lower(self, arguments: Arguments) -> LoweredRun:
         """From labels to images."""
         programs = self._each(arguments, lambda program: program)
-        return LoweredRun(**programs, halves=self._halves(arguments))
+        return LoweredRun(**programs, halves=self.halves(arguments))
 
     def compile(self, arguments: Arguments) -> Run:
         """As ``lower``, and compiled: one program while the next is lowered."""
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            begun = self._each(arguments, lambda program: pool.submit(compiled, program))
+            begun = self._each(arguments, lambda program: pool.submit(_compiled, program))
             programs = {name: program.result() for name, program in begun.items()}
-        return Run(**programs, halves=self._halves(arguments))
+        return _run(programs, self.halves(arguments))
 
-    def _halves(self, arguments: Arguments) -> tuple[str, str] | None:
+    def compile_measured(self, arguments: Arguments) -> Run:
+        """As ``compile``, tokens and images always as two programs, to be timed each."""
+        tokens = self.lower_tokens(arguments)
+        f_hats = _shapes(tokens.out_info.f_hats)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            compiling = pool.submit(_compiled, tokens)
+            if isinstance(arguments["request"].labels.sharding, NamedSharding):
+                # Where f_hats lie on a mesh the compiler has to say.
+                where = compiling.result().program.output_shardings
+                f_hats = f_hats.update(sharding=where.f_hats)
+            key = f_hats.shape, f_hats.sharding
+            if key not in self._drawing:
+                images = self.lower_images(arguments["definitions"], arguments["weights"], f_hats)
+                self._drawing[key] = _compiled(images)
+        return _run({"tokens": compiling.result(), "images": self._drawing[key]})
+
+    def halves(self, arguments: Arguments) -> tuple[str, str] | None:
         """The models of both halves, where they are programs of their own."""
         decoder = arguments["decoder"]
         return decoder.halves if self.apart and isinstance(decoder, DecoderInHalves) else None
@@ -402,7 +452,7 @@ class Programs:
             behind: Arguments = {**arguments, "weights": weights.behind_classes()}
             whole = lowered(self._whole, **behind, modulations=_shapes(classes.out_info))
             return {**taken, "tokens": take(whole)}
-        halves = self._halves(arguments)
+        halves = self.halves(arguments)
         if halves is None:
             tokens = self.lower_tokens(arguments)
         else:

@@ -87,6 +87,29 @@ def test_weights_in_8_bits_sample(directory, pair):
     np.testing.assert_array_equal(images, floats.sample([1, 2], seed=0).images)
 
 
+def test_what_is_done_meanwhile_sees_the_same_pipeline_without_weights(pair):
+    seen = []
+
+    def meanwhile(planned):
+        planned.compile(2)
+        seen.append(planned)
+
+    pipeline = load_pipeline(pair, dtype="float32", meanwhile=meanwhile, default_sampling=SETTINGS)
+    (planned,) = seen
+    assert planned.default_sampling == pipeline.default_sampling == SETTINGS
+    with pytest.raises(SdvarError, match="no weights"):
+        planned.sample([1, 2])
+    result = pipeline.sample([1, 2])
+    assert result.timings["compile"] == 0
+    wanted = load_pipeline(pair, dtype="float32").sample([1, 2], sampling=SETTINGS)
+    np.testing.assert_array_equal(result.images, wanted.images)
+
+
+def test_what_goes_wrong_meanwhile_is_told(pair):
+    with pytest.raises(SdvarError, match="batch size"):
+        load_pipeline(pair, meanwhile=lambda planned: planned.compile(2, batch_size=0))
+
+
 def test_the_target_decides_the_settings_of_sampling(target_alone, pair):
     files = find_models(target_alone, vqvae=pair, draft=pair)
     assert files.sampling == files.default_sampling == SETTINGS

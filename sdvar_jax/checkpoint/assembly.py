@@ -51,6 +51,14 @@ def nest(flat: Mapping[str, Any], *, int_keys: bool = True) -> dict[Any, Any]:
 
 def abstract_model(config: Config, dtypes: DTypePolicy = FLOAT32) -> Model:
     """The model with shapes and dtypes in place of arrays; nothing is computed or allocated."""
+    graphdef, state = _abstract_state(config, dtypes)
+    # A copy of the state: the one that is kept is shared.
+    return nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf, state))
+
+
+@functools.lru_cache(maxsize=32)
+def _abstract_state(config: Config, dtypes: DTypePolicy) -> tuple[nnx.GraphDef, nnx.State]:
+    """Structure and abstract state of a model; tracing a large one takes seconds."""
     key = jax.eval_shape(lambda: jax.random.key(0))
 
     def build(key: jax.Array) -> Model:
@@ -59,7 +67,7 @@ def abstract_model(config: Config, dtypes: DTypePolicy = FLOAT32) -> Model:
             return VAR(config, dtypes, rngs=rngs)
         return VQVAE(config, dtypes, rngs=rngs)
 
-    return nnx.eval_shape(build, key)
+    return nnx.split(nnx.eval_shape(build, key))
 
 
 class _OneKey:
@@ -75,12 +83,6 @@ class _OneKey:
     def params(self) -> jax.Array:
         """The key."""
         return self._key
-
-
-@functools.lru_cache(maxsize=32)
-def _abstract_state(config: Config, dtypes: DTypePolicy) -> tuple[nnx.GraphDef, nnx.State]:
-    """Structure and abstract state of a model; tracing a large one takes seconds."""
-    return nnx.split(abstract_model(config, dtypes))
 
 
 @functools.lru_cache(maxsize=32)

@@ -266,7 +266,8 @@ def edit(
     kept_tokens(frame.mask, files.target.config.pyramid, tolerance)
     check_outputs({"--out": out, "--tokens": tokens, "--stats": stats}, singles)
 
-    pipeline, load_seconds = job.load(shown=not quiet)
+    loaded = job.load(shown=not quiet, ahead={"forced": True})
+    pipeline = loaded.pipeline
     result = job.run(
         lambda settled: edit_image(
             pipeline,
@@ -299,7 +300,7 @@ def edit(
         job=job,
         result=result.sampled,
         seconds=time.perf_counter() - start,
-        load_seconds=load_seconds,
+        loaded=loaded,
     )
     if stats is not None:
         kept = {"kept_tokens": int(result.kept.sum()), "all_tokens": int(result.kept.size)}

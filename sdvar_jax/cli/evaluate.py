@@ -290,9 +290,9 @@ def evaluate(
 
     pictures = None if data is None else _real_pictures(data, side, names)
 
-    pipeline, load_seconds = job.load(shown=not quiet)
+    loaded = job.load(shown=not quiet)
     with picture_progress("making pictures", job.samples, shown=not quiet) as advance:
-        samples = generate_samples(pipeline, plan, out, progress=advance)
+        samples = generate_samples(loaded.pipeline, plan, out, progress=advance)
 
     measures: dict[str, Any] = {}
     if extractor is not None:
@@ -305,7 +305,7 @@ def evaluate(
         measures["torch-fidelity"] = fidelity_metrics(
             samples, fid_data, inception_weights=inception_weights
         )
-    report = _report(job, samples, measures, load_seconds, time.perf_counter() - start)
+    report = _report(job, samples, measures, loaded.seconds, time.perf_counter() - start)
     if stats is not None:
         write_json(stats, report)
     if not quiet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,6 +23,21 @@ from sdvar_jax.models.var.quantized import FLOAT
 from sdvar_jax.pipeline import DATA_AXIS, Pipeline, check_settings
 from sdvar_jax.runtime.compilation_cache import enable_compilation_cache
 from sdvar_jax.sampling import SamplingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """Models ready to sample.
+
+    Attributes:
+      pipeline: with them.
+      seconds: until they were ready.
+      compile_seconds: of compiling meanwhile; zero where that was left to the first call.
+    """
+
+    pipeline: Pipeline
+    seconds: float
+    compile_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,22 +118,36 @@ class Job:
             "use --dtype float32 for identical pictures",
         )
 
-    def load(self, *, shown: bool) -> tuple[Pipeline, float]:
-        """The models ready to sample, and the seconds it took; says first what is to be known."""
+    def load(self, *, shown: bool, ahead: Mapping[str, Any] | None = None) -> Loaded:
+        """The models ready to sample; says first what is to be known.
+
+        Args:
+          shown: whether to show progress.
+          ahead: compiles the programs of ``arguments`` while the models are read, with these
+            further arguments of ``Pipeline.compile``; None leaves it to the first call.
+        """
         for line in self.notes() if shown else ():
             note(line)
-        enable_compilation_cache()
+        cache = enable_compilation_cache()
+        compiling = []
+
+        def compile_ahead(pipeline: Pipeline) -> None:
+            compiling.append(pipeline.compile(self.samples, **self._compiled_in, **(ahead or {})))
+
         start = time.perf_counter()
-        with byte_progress("reading the models", self.files.size, shown=shown) as advance:
+        doing = "reading the models" if ahead is None else "reading the models and compiling"
+        with byte_progress(doing, self.files.size, shown=shown) as advance:
             dtypes = choose_dtypes(self.dtype)
             pipeline = self.files.load(
                 dtypes,
                 progress=advance,
+                meanwhile=None if ahead is None else compile_ahead,
                 mesh=self._mesh(),
                 kernels=self.kernels,
                 weights=self.weights,
+                cache=cache,
             )
-        return pipeline, time.perf_counter() - start
+        return Loaded(pipeline, time.perf_counter() - start, sum(compiling))
 
     def _mesh(self) -> Mesh | None:
         """The devices to spread batches over; None for one."""
@@ -141,15 +170,18 @@ class Job:
 
     def arguments(self, progress: Advance | None = None) -> dict[str, Any]:
         """Keyword arguments of ``Pipeline.sample``."""
+        return {**self._compiled_in, "seed": self.seed, "progress": progress}
+
+    @property
+    def _compiled_in(self) -> dict[str, Any]:
+        """Those that programs are compiled for."""
         return {
-            "seed": self.seed,
             "sampling": self.sampling,
             "decoder": self.decoder,
             "threshold": self.threshold,
             "batch_size": min(self.batch_size, self.samples),
             # Two programs in place of one, so that tokens and pictures can be timed apart.
             "measure": True,
-            "progress": progress,
         }
 
     def settings(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from sdvar_jax.models.var.quantized import INT8
 from sdvar_jax.runtime.memory import describe_devices, peak_host_memory, peak_memory
 
 if TYPE_CHECKING:
-    from sdvar_jax.cli.job import Job
+    from sdvar_jax.cli.job import Job, Loaded
     from sdvar_jax.loading import ModelFiles
     from sdvar_jax.result import SampleResult
 
@@ -39,14 +39,14 @@ class Report:
       job: what was asked for.
       result: what was sampled.
       seconds: of the whole run, reading the models included.
-      load_seconds: of reading the models.
+      loaded: the models, and how long they took.
     """
 
     command: str
     job: Job
     result: SampleResult
     seconds: float
-    load_seconds: float
+    loaded: Loaded
 
     @property
     def samples(self) -> int:
@@ -60,8 +60,12 @@ class Report:
 
     @property
     def times(self) -> dict[str, float]:
-        """Seconds a phase; "total" is more than their sum, it holds writing and overhead too."""
-        return {"load": self.load_seconds, **self.result.timings, "total": self.seconds}
+        """Seconds a phase; "total" holds writing and overhead too.
+
+        What is compiled while the models are read counts in "load" and "compile".
+        """
+        times = {"load": self.loaded.seconds, **self.result.timings, "total": self.seconds}
+        return {**times, "compile": times["compile"] + self.loaded.compile_seconds}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -94,7 +98,7 @@ class Report:
         times = self.times
         for phase, meaning in _PHASES.items():
             if phase in times:
-                rows.append((meaning, in_seconds(times[phase]) + self._each(phase, times[phase])))
+                rows.append((meaning, in_seconds(times[phase]) + self._of(phase, times[phase])))
         known = [peak for peak in peak_memory() if peak is not None]
         if known:
             rows.append(("peak device memory", in_bytes(max(known))))
@@ -102,7 +106,10 @@ class Report:
         statistics = self.result.statistics
         return rows if statistics is None else [*rows, *statistics.table_rows()]
 
-    def _each(self, phase: str, seconds: float) -> str:
+    def _of(self, phase: str, seconds: float) -> str:
+        """What is to be said of a phase's seconds."""
+        if phase == "compile" and self.loaded.compile_seconds > 0:
+            return ", meanwhile" if self.result.timings["compile"] == 0 else ", in part meanwhile"
         sampling = phase in ("tokens", "images") and self.samples > 1
         return f" ({in_seconds(seconds / self.samples)} a picture)" if sampling else ""
 

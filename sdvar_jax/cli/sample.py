@@ -377,7 +377,8 @@ def sample(
         singles,
     )
 
-    pipeline, load_seconds = job.load(shown=not quiet)
+    loaded = job.load(shown=not quiet, ahead={})
+    pipeline = loaded.pipeline
     result = job.run(lambda settled: pipeline.sample(numbers, **settled), shown=not quiet)
 
     from sdvar_jax.cli.report import Report
@@ -401,7 +402,7 @@ def sample(
         job=job,
         result=result,
         seconds=time.perf_counter() - start,
-        load_seconds=load_seconds,
+        loaded=loaded,
     )
     if stats is not None:
         write_json(stats, report.to_dict())

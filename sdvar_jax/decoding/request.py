@@ -151,5 +151,5 @@ def make_request(
         top_p=jnp.asarray(config.top_p, jnp.float32),
         threshold=jnp.asarray(threshold, jnp.float32),
         acceptance_seen=jnp.asarray(acceptance_seen, jnp.float32),
-        forced=forced,
+        forced=None if forced is None else jax.tree.map(jnp.asarray, forced),
     )

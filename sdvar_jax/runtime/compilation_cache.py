@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.monitoring
 
 # Whatever takes longer than this to compile is kept; below it, reading the cache gains little.
 _MIN_COMPILE_SECONDS = 0.5
 _DIRECTORY_SETTING = "jax_compilation_cache_dir"
+_HIT = "/jax/compilation_cache/cache_hits"
 
 
 def compilation_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -64,3 +69,20 @@ def enable_compilation_cache(environ: Mapping[str, str] = os.environ) -> Path | 
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_SECONDS)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     return directory
+
+
+@contextlib.contextmanager
+def cache_hits() -> Iterator[list[str]]:
+    """A list that grows with each program that the cache gives to this thread."""
+    hits: list[str] = []
+    thread = threading.get_ident()
+
+    def told(event: str, **_: Any) -> None:
+        if event == _HIT and threading.get_ident() == thread:
+            hits.append(event)
+
+    jax.monitoring.register_event_listener(told)
+    try:
+        yield hits
+    finally:
+        jax.monitoring.unregister_event_listener(told)

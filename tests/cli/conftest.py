@@ -163,4 +163,4 @@ def nothing_loads_or_compiles(monkeypatch):
         raise AssertionError("weights were read or a program was compiled")
 
     monkeypatch.setattr(ModelFiles, "load", fail)
-    monkeypatch.setattr(Pipeline, "_kept", fail)
+    monkeypatch.setattr(Pipeline, "_compile", fail)

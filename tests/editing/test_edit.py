@@ -113,6 +113,6 @@ def test_settings_are_refused_before_any_model_runs(pipeline, image, options, me
         raise AssertionError("a model ran")
 
     monkeypatch.setattr(ImageTokenizer, "tokenize", fail)
-    monkeypatch.setattr(Pipeline, "_kept", fail)
+    monkeypatch.setattr(Pipeline, "_compile", fail)
     with pytest.raises(SdvarError, match=message):
         edit_image(pipeline, image, HALF.mask(SMALL_SIDE), **options)

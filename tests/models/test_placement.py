@@ -6,6 +6,7 @@ import pytest
 from flax import nnx
 from small_models import small_vqvae
 
+from sdvar_jax.checkpoint import abstract_model
 from sdvar_jax.config import BFLOAT16, FLOAT32, VQVAEConfig, preset
 from sdvar_jax.models.kernels import AUTO, FUSED, INTERPRETED, REFERENCE
 from sdvar_jax.models.var.kernels.choice import choose_kernels
@@ -69,6 +70,19 @@ def test_the_decoders_filters_lie_by_output_channels_and_mean_the_same(vqvae, f_
 
     assert orders(placed.decoder) == {(3, 0, 1, 2)}
     assert orders(placed.quantizer) == {(0, 1, 2, 3)}
+
+
+def test_an_abstract_decoder_is_compiled_for_filters_that_lie_so(vqvae, f_hat):
+    def decode(state, f_hat):
+        return nnx.merge(graph, state).decode(f_hat)
+
+    graph, shapes = nnx.split(filters_out_first(decoding_half(abstract_model(vqvae.config))))
+    placed = filters_out_first(decoding_half(vqvae))
+    program = jax.jit(decode).lower(shapes, f_hat).compile()
+    # A compiled program refuses arrays that lie otherwise than it was compiled for.
+    np.testing.assert_allclose(program(nnx.state(placed), f_hat), placed.decode(f_hat), atol=1e-5)
+    with pytest.raises(ValueError, match="layout"):
+        program(nnx.state(decoding_half(vqvae)), f_hat)
 
 
 def norms_run_by(model):

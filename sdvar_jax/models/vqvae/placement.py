@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.experimental.layout import Format, Layout
+from jax.sharding import SingleDeviceSharding
 
 from sdvar_jax.models.kernels import FUSED
 from sdvar_jax.models.vqvae.layers import (
@@ -63,13 +64,17 @@ def filters_out_first(vqvae: VQVAE) -> VQVAE:
     """The same model, its decoder's filters laid out in memory as cuDNN reads them.
 
     Shapes and values stay as they are. Without it each call of a compiled program transposes them
-    all, which for one picture costs a tenth of the decoder's time.
+    all, which for one picture costs a tenth of the decoder's time. An abstract model says where its
+    arrays are going to be: on the default device.
     """
     graph, state = nnx.split(vqvae)
 
-    def place(array: jax.Array) -> jax.Array:
+    def place(array: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
         if array.ndim != 4:
             return array
+        if isinstance(array, jax.ShapeDtypeStruct):
+            where = array.sharding or SingleDeviceSharding(jax.devices()[0])
+            return array.update(sharding=Format(_OUT_FIRST, where))
         return jax.device_put(array, Format(_OUT_FIRST, array.sharding))
 
     state["decoder"] = jax.tree.map(place, state["decoder"])
