@@ -445,8 +445,8 @@ class Pipeline:
             return Run(**kept, halves=None if measure else self._programs.halves(arguments))
         run = self._compile_anew(arguments, measure)
         if run.anew:
-            # What JAX's cache gave cannot always be written again (on a CPU it then fails to run);
-            # that cache goes on to serve it.
+            # What has run, or came from JAX's cache, is not always serialized whole: on a CPU it
+            # may fail to run when it is read. JAX's cache goes on to serve it.
             self._cache.write(key, run.programs)
         return run
 

@@ -27,7 +27,7 @@ from sdvar_jax.decoding.base import Begun, ClassModulations, DecoderInHalves
 from sdvar_jax.decoding.window import class_modulations
 from sdvar_jax.models import Modulations
 from sdvar_jax.models.var.transformer import CONDITIONING
-from sdvar_jax.runtime.compilation_cache import cache_hits
+from sdvar_jax.runtime.compilation_cache import compiler_watched
 from sdvar_jax.runtime.compiler_options import compiler_options
 from sdvar_jax.runtime.lowering import lowered
 
@@ -288,7 +288,7 @@ class Run:
       classes: that of the class modulations; None where the tokens' makes them.
       begin: that of the tokens' first half; None where the tokens' makes both.
       halves: the models of both halves, where they are apart.
-      anew: whether all were compiled, and none came from JAX's cache.
+      anew: whether all were compiled for this run, and none was in JAX's cache or in memory.
     """
 
     tokens: Any
@@ -351,16 +351,16 @@ def compiled(program: LoweredRun | jax.stages.Lowered) -> Any:
 
 
 class _Compiled(NamedTuple):
-    """A compiled program, and whether it did not come from JAX's cache."""
+    """A compiled program, and whether it was compiled here and now."""
 
     program: Any
     anew: bool
 
 
 def _compiled(program: jax.stages.Lowered) -> _Compiled:
-    with cache_hits() as hits:
+    with compiler_watched() as work:
         made = compiled(program)
-    return _Compiled(made, not hits)
+    return _Compiled(made, work.compiled_all)
 
 
 def _run(programs: Mapping[str, _Compiled], halves: tuple[str, str] | None = None) -> Run:

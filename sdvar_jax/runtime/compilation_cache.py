@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,9 @@ import jax.monitoring
 # Whatever takes longer than this to compile is kept; below it, reading the cache gains little.
 _MIN_COMPILE_SECONDS = 0.5
 _DIRECTORY_SETTING = "jax_compilation_cache_dir"
-_HIT = "/jax/compilation_cache/cache_hits"
+# Events that JAX tells of: the duration covers programs that the cache has as well.
+_ASKED = "/jax/core/compile/backend_compile_duration"
+_GIVEN = "/jax/compilation_cache/cache_hits"
 
 
 def compilation_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -71,18 +74,42 @@ def enable_compilation_cache(environ: Mapping[str, str] = os.environ) -> Path | 
     return directory
 
 
+@dataclasses.dataclass
+class CompilerWork:
+    """What was asked of the compiler.
+
+    Attributes:
+      asked: programs that were not in memory already.
+      given: those of them that the cache had.
+    """
+
+    asked: int = 0
+    given: int = 0
+
+    @property
+    def compiled_all(self) -> bool:
+        """Whether there was something to compile, and the cache had nothing of it."""
+        return self.asked > 0 and self.given == 0
+
+
 @contextlib.contextmanager
-def cache_hits() -> Iterator[list[str]]:
-    """A list that grows with each program that the cache gives to this thread."""
-    hits: list[str] = []
+def compiler_watched() -> Iterator[CompilerWork]:
+    """What this thread asks of the compiler in the block, complete when it ends."""
+    work = CompilerWork()
     thread = threading.get_ident()
 
-    def told(event: str, **_: Any) -> None:
-        if event == _HIT and threading.get_ident() == thread:
-            hits.append(event)
+    def on_event(event: str, **_: Any) -> None:
+        if event == _GIVEN and threading.get_ident() == thread:
+            work.given += 1
 
-    jax.monitoring.register_event_listener(told)
+    def on_duration(event: str, duration_secs: float, **_: Any) -> None:
+        if event == _ASKED and threading.get_ident() == thread:
+            work.asked += 1
+
+    jax.monitoring.register_event_listener(on_event)
+    jax.monitoring.register_event_duration_secs_listener(on_duration)
     try:
-        yield hits
+        yield work
     finally:
-        jax.monitoring.unregister_event_listener(told)
+        jax.monitoring.unregister_event_listener(on_event)
+        jax.monitoring.unregister_event_duration_listener(on_duration)

@@ -83,7 +83,7 @@ class ExecutableCache:
 
         Args:
           key: a ``fingerprint``.
-          programs: by name; compiled in this process.
+          programs: by name; compiled in this process, and not run yet.
         """
         try:
             content = pickle.dumps(

@@ -143,11 +143,13 @@ def _models_are_loaded_once(monkeypatch):
 
     load = ModelFiles.load
 
-    def load_once(files, dtypes=None, **options):
+    def load_once(files, dtypes=None, *, meanwhile=None, **options):
         parts = tuple((part.directory, part.name) for part in files.parts)
         key = (parts, dtypes, *(options.get(name) for name in ("mesh", "kernels", "weights")))
         if key not in _LOADED:
             _LOADED[key] = load(files, dtypes, **options)
+        if meanwhile is not None:
+            meanwhile(_LOADED[key])
         return _LOADED[key]
 
     monkeypatch.setattr(ModelFiles, "load", load_once)

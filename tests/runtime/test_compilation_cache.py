@@ -4,12 +4,19 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
-from sdvar_jax.runtime.compilation_cache import compilation_cache_dir, enable_compilation_cache
+from sdvar_jax.runtime.compilation_cache import (
+    CompilerWork,
+    compilation_cache_dir,
+    compiler_watched,
+    enable_compilation_cache,
+)
 
 SETTINGS = (
     "jax_compilation_cache_dir",
@@ -93,3 +100,37 @@ def test_a_second_process_finds_what_the_first_compiled(tmp_path):
     ]
     assert hits[0] == 0
     assert hits[1] > 0
+
+
+def test_what_is_asked_of_the_compiler_is_counted(tmp_path):
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+
+    def use(settings):
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+    program = jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((3,), "float32"))
+    again = jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((3,), "float32"))
+    use(settings)
+    try:
+        seen = []
+        for lowered in (program, program, again):
+            with compiler_watched() as work:
+                lowered.compile()
+            seen.append((work.asked, work.given, work.compiled_all))
+    finally:
+        use(before)
+    assert seen == [(1, 0, True), (0, 0, False), (1, 1, False)]
+
+
+def test_what_other_threads_ask_is_not():
+    with compiler_watched() as work:
+        thread = threading.Thread(target=lambda: jax.jit(lambda x: x + 2).lower(1.0).compile())
+        thread.start()
+        thread.join()
+    assert work == CompilerWork()
