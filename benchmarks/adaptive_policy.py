@@ -21,6 +21,7 @@ from benchmarks.results import markdown_table
 from benchmarks.windows import read_costs
 from sdvar_jax.config import PYRAMID_256, ScalePyramid
 from sdvar_jax.decoding.speculative import CostModel, Speculative
+from sdvar_jax.decoding.speculative.alone import OnTrial
 from sdvar_jax.decoding.speculative.cost_model import (
     DEFAULT_COST,
     FIRST_CHOICE,
@@ -29,7 +30,7 @@ from sdvar_jax.decoding.speculative.cost_model import (
     choose_window,
 )
 from sdvar_jax.decoding.speculative.decoder import PROGRESSES
-from sdvar_jax.decoding.speculative.windows import CheckWindow
+from sdvar_jax.decoding.speculative.windows import CheckWindow, plan_windows
 from sdvar_jax.errors import SdvarError
 
 
@@ -70,11 +71,13 @@ class Policy:
         scales, progress = np.arange(len(lengths)), np.zeros((len(passes), 1), np.int32)
         now, windows = Spent(*np.zeros(6, np.int32), turns=np.float32(0)), []
         settled = self._decoder.settled(self.pyramid, len(passes), (accepted, judged))
-        assert isinstance(settled, Speculative)
         if not settled.waits:
-            windows = [*settled.windows_alone(self.pyramid)]
-            tried = lengths[: sum(checked.drafted for checked in windows)]
-            return self.alone + sum(map(self.cost.draft.seconds, tried)), windows
+            trial = 0.0
+            if isinstance(settled, OnTrial):
+                trial = self.cost.draft.seconds(offsets[settled.scales])
+            plan = plan_windows(((0,),) * len(lengths), len(lengths), bonus=False)
+            return self.alone + trial, [*plan.windows]
+        assert isinstance(settled, Speculative)
         while now.committed < self.plan.limit:
             start = int(now.committed)
             estimates = acceptance_estimates(accepted, judged)

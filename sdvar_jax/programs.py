@@ -23,7 +23,7 @@ from flax import nnx, struct
 from jax.sharding import NamedSharding
 
 from sdvar_jax.decoding import Decoded, Decoder, DecodingModels, Request, TokenSampling
-from sdvar_jax.decoding.base import Begun, ClassModulations, DecoderInHalves
+from sdvar_jax.decoding.base import ClassModulations, DecoderInHalves
 from sdvar_jax.decoding.window import class_modulations
 from sdvar_jax.models import Modulations
 from sdvar_jax.models.var.transformer import CONDITIONING
@@ -221,8 +221,8 @@ def _half(
     request: Request,
     decoder: DecoderInHalves,
     sampling: TokenSampling,
-    begun: Begun | None = None,
-) -> Begun | Decoded:
+    begun: Any = None,
+) -> Any:
     """The half of the one model that is given: the second where the first has begun."""
     role = "draft" if definitions.target is None else "target"
     model = getattr(definitions, role).merge(getattr(weights, role))

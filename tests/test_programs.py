@@ -16,7 +16,8 @@ from small_models import (
 
 from sdvar_jax.decoding import TargetOnly, make_request
 from sdvar_jax.decoding.handoff import ORDERS, Handoff
-from sdvar_jax.decoding.speculative import Speculative
+from sdvar_jax.decoding.speculative import Exact, Speculative
+from sdvar_jax.decoding.speculative.alone import OnTrial
 from sdvar_jax.decoding.speculative.cost_model import ALONE
 from sdvar_jax.pipeline import Pipeline
 from sdvar_jax.programs import Programs, Run, compiled, needed_bytes, split
@@ -24,6 +25,7 @@ from sdvar_jax.sampling import SamplingConfig
 
 LEFT_TO_THE_TARGET = Speculative(gamma="adaptive", adaptive_gammas=(0, 1), begin=ALONE)
 DECODERS = [TargetOnly(), Speculative(gamma=2), LEFT_TO_THE_TARGET]
+ON_TRIAL = OnTrial(Exact(), scales=2)
 HANDOFFS = [Handoff(entry=2, order=order) for order in ORDERS]
 
 
@@ -45,14 +47,20 @@ def pipeline_of(apart):
 
 @pytest.mark.parametrize(
     "decoder",
-    [*DECODERS, *HANDOFFS, Handoff(entry=0), Handoff(entry=3)],
-    ids=["target", "draft of 2", "left to the target", *ORDERS, "second alone", "first alone"],
+    [*DECODERS, ON_TRIAL, *HANDOFFS, Handoff(entry=0), Handoff(entry=3)],
+    ids=[
+        *("target", "draft of 2", "left to the target", "draft on trial"),
+        *(*ORDERS, "second alone", "first alone"),
+    ],
 )
 def test_apart_they_make_the_same_pictures(decoder):
     together, apart = (
         pipeline_of(apart).sample([1, 2, 0], decoder=decoder, batch_size=2)
         for apart in (False, True)
     )
+    assert (together.statistics is None) == (apart.statistics is None)
+    if together.statistics is not None:
+        assert together.statistics.to_dict() == apart.statistics.to_dict()
     for one, other in zip(together.tokens, apart.tokens, strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_allclose(together.images, apart.images, atol=1e-5)
@@ -83,8 +91,8 @@ def test_with_a_decoder_that_waits_for_the_device_the_classes_are_apart_and_not_
     assert [decoder.waits for decoder in DECODERS] == [False, True, False]
 
 
-@pytest.mark.parametrize("decoder", HANDOFFS, ids=ORDERS)
-def test_each_half_of_a_handoff_is_given_its_own_model_alone(decoder):
+@pytest.mark.parametrize("decoder", [*HANDOFFS, ON_TRIAL], ids=[*ORDERS, "draft on trial"])
+def test_each_half_is_given_its_own_model_alone(decoder):
     lowered, weights = lowered_for(pipeline_of(True), decoder)
     assert lowered.classes is None
     assert lowered.images is not None

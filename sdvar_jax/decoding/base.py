@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import jax
 from flax import struct
@@ -131,22 +131,12 @@ class Decoder(abc.ABC):
         """Makes all token maps of a batch; pure, to be compiled."""
 
 
-class Begun(struct.PyTreeNode):
-    """What the first half of a decoder in halves made.
-
-    Attributes:
-      tokens: int32 [batch, positions of its scales].
-      f_hats: see ``Decoded``; behind its scales zeros.
-      noise: the run's, see ``Request``.
-    """
-
-    tokens: jax.Array
-    f_hats: jax.Array
-    noise: jax.Array
+_Begun = TypeVar("_Begun")
+"""What the first half of a decoder in halves made, a pytree."""
 
 
-class DecoderInHalves(Decoder):
-    """A decoder whose first scales one model makes and whose others the other does.
+class DecoderInHalves(Decoder, Generic[_Begun]):
+    """A decoder that asks one model first and then the other.
 
     Each half can be a program of its own, which is not given what the other needs.
     """
@@ -159,19 +149,19 @@ class DecoderInHalves(Decoder):
     @abc.abstractmethod
     def begin(
         self, model: VAR, quantizer: Quantizer, request: Request, sampling: TokenSampling
-    ) -> Begun:
-        """The first scales; pure."""
+    ) -> _Begun:
+        """What the first model makes; pure."""
 
     @abc.abstractmethod
     def finish(
         self,
         model: VAR,
         quantizer: Quantizer,
-        begun: Begun,
+        begun: _Begun,
         request: Request,
         sampling: TokenSampling,
     ) -> Decoded:
-        """The other scales; pure."""
+        """What the second makes of it; pure."""
 
     def decode(self, models: DecodingModels, request: Request, sampling: TokenSampling) -> Decoded:
         """Makes all token maps of a batch, one half behind the other."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from sdvar_jax.config import ScalePyramid, VARConfig
 from sdvar_jax.config.validation import require
-from sdvar_jax.decoding.base import Begun, Decoded, DecoderInHalves
+from sdvar_jax.decoding.base import Decoded, DecoderInHalves
 from sdvar_jax.decoding.f_hat import initial_f_hats
 from sdvar_jax.decoding.request import Request, TokenSampling, with_noise
 from sdvar_jax.decoding.sequential import after_scale, decode_scale
@@ -58,8 +60,22 @@ def entry_mask(pyramid: ScalePyramid, entry: int, mask: int) -> np.ndarray:
     return seen
 
 
+class Begun(struct.PyTreeNode):
+    """What the first model made.
+
+    Attributes:
+      tokens: int32 [batch, positions of its scales].
+      f_hats: see ``Decoded``; behind its scales zeros.
+      noise: the run's, see ``Request``.
+    """
+
+    tokens: jax.Array
+    f_hats: jax.Array
+    noise: jax.Array
+
+
 @dataclasses.dataclass(frozen=True)
-class Handoff(DecoderInHalves):
+class Handoff(DecoderInHalves[Begun]):
     """One model makes the scales before ``entry``, the other those from it on.
 
     "draft-target" is SDVAR's ``test3``; "target-draft" is collaborative decoding: the large model

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from sdvar_jax.decoding.f_hat import NO_TOKEN, extend
 from sdvar_jax.decoding.speculative.acceptance import Check
 from sdvar_jax.decoding.speculative.commit import Verdict, commit
-from sdvar_jax.decoding.speculative.run import SpeculativeRun
+from sdvar_jax.decoding.speculative.run import Judging, SpeculativeRun
 from sdvar_jax.decoding.speculative.state import DecodingState
 from sdvar_jax.decoding.speculative.windows import CheckWindow
 from sdvar_jax.decoding.window import (
@@ -34,26 +34,36 @@ def _extend_proposals(
     return state.replace(f_hats=f_hats)
 
 
-def _what_the_target_saw(
-    run: SpeculativeRun, state: DecodingState, checked: CheckWindow, logits: jax.Array
+def what_the_target_saw(
+    judging: Judging,
+    checked: CheckWindow,
+    target_logits: jax.Array,
+    draft_tokens: jax.Array,
+    draft_logits: jax.Array | None,
 ) -> Check:
-    """Everything an acceptance rule may look at."""
-    pyramid, request, window = run.pyramid, run.request, checked.window
-    start = pyramid.offsets[window.start]
-    stop = pyramid.offsets[checked.drafted_stop]
+    """Everything an acceptance rule may look at.
+
+    Args:
+      judging: the rule, and what it goes by.
+      checked: the window.
+      target_logits: guided, float32 [batch, window length, vocab].
+      draft_tokens: of the drafted scales, int32 [batch, drafted positions].
+      draft_logits: guided, float32 [batch, drafted positions, vocab], where the rule needs them.
+    """
+    pyramid, request, sampling = judging.pyramid, judging.request, judging.sampling
+    window, random = checked.window, judging.rule.needs_randomness
+    start, stop = pyramid.offsets[window.start], pyramid.offsets[checked.drafted_stop]
     positions = jnp.arange(start, stop, dtype=jnp.int32)
-    target_filtered = filtered(logits, request, run.sampling)
-    draft_logits = None if state.draft_logits is None else state.draft_logits[:, start:stop]
-    random = run.rule.needs_randomness
-    vocab = logits.shape[-1]
+    target_filtered = filtered(target_logits, request, sampling)
+    vocab = target_logits.shape[-1]
     return Check(
-        draft_tokens=state.tokens[:, start:stop],
-        target_logits=logits,
+        draft_tokens=draft_tokens,
+        target_logits=target_logits,
         target_filtered=target_filtered,
         target_tokens=draw_filtered(target_filtered, request, pyramid, window),
         draft_logits=draft_logits,
         draft_filtered=(
-            None if draft_logits is None else filtered(draft_logits, request, run.sampling)
+            None if draft_logits is None else filtered(draft_logits, request, sampling)
         ),
         uniform=(uniform_noise(request.seed, request.sample_ids, positions) if random else None),
         fresh_noise=(
@@ -64,25 +74,26 @@ def _what_the_target_saw(
     )
 
 
-def _judge(run: SpeculativeRun, check: Check, checked: CheckWindow) -> Verdict:
+def judge(judging: Judging, check: Check, checked: CheckWindow) -> Verdict:
     """Which drafted scales pass, and the target's tokens."""
     if checked.drafted == 0:
         batch = check.target_tokens.shape[0]
         return Verdict(passed=jnp.zeros((batch, 0), bool), tokens=check.target_tokens)
-    scores = run.rule.score(check).astype(jnp.float32)  # [batch, drafted positions]
-    tokens = run.rule.tokens(check)
+    rule, pyramid = judging.rule, judging.pyramid
+    scores = rule.score(check).astype(jnp.float32)  # [batch, drafted positions]
+    tokens = rule.tokens(check)
     drafted = Window(checked.window.start, checked.drafted_stop)
     passed = []
     for points, proposals in zip(
-        split_by_scale(scores, run.pyramid, drafted),
-        split_by_scale(check.draft_tokens, run.pyramid, drafted),
+        split_by_scale(scores, pyramid, drafted),
+        split_by_scale(check.draft_tokens, pyramid, drafted),
         strict=True,
     ):
         total, count = jnp.sum(points, axis=1), points.shape[1]
         # Where nothing was proposed nothing passes, however lax the rule.
         proposed = proposals[:, 0] != NO_TOKEN
-        passed.append(proposed & run.rule.passes(total, count, run.request.threshold))
-    tokens = apply_forced(tokens, run.request, run.pyramid, checked.window)
+        passed.append(proposed & rule.passes(total, count, judging.request.threshold))
+    tokens = apply_forced(tokens, judging.request, pyramid, checked.window)
     return Verdict(passed=jnp.stack(passed, axis=1), tokens=tokens)
 
 
@@ -112,6 +123,17 @@ def check_window_once(
         run.request,
         run.sampling,
     )
-    check = _what_the_target_saw(run, state, checked, logits)
-    verdict = _judge(run, check, checked)
-    return commit(run, state.replace(target_cache=cache), checked, verdict)
+    pyramid, window = run.pyramid, checked.window
+    drafted = slice(pyramid.offsets[window.start], pyramid.offsets[checked.drafted_stop])
+    check = what_the_target_saw(
+        run.judging,
+        checked,
+        logits,
+        state.tokens[:, drafted],
+        None if state.draft_logits is None else state.draft_logits[:, drafted],
+    )
+    verdict = judge(run.judging, check, checked)
+    kept = state.target_logits
+    if kept is not None and pyramid.offsets[window.stop] <= kept.shape[1]:
+        kept = kept.at[:, pyramid.window(window.start, window.stop)].set(logits)
+    return commit(run, state.replace(target_cache=cache, target_logits=kept), checked, verdict)

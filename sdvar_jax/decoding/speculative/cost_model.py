@@ -332,15 +332,16 @@ def choose_window(
 def trial_scales(pyramid: ScalePyramid, cost: CostModel, overhead: float) -> int:
     """How many scales may be drafted for nothing but to see whether they pass.
 
-    They are the first ones, since the draft's KV cache has no gaps. Their drafts take no more than
-    ``overhead`` of the target's time for all scales.
+    They are the first ones, drafted in one forward, which takes no more than half of ``overhead``
+    of the target's time for all scales: judging costs as well, and so does a second model.
     """
-    allowance = overhead * _seconds_until(cost.target, pyramid)[-1]
-    return int(np.sum(_seconds_until(cost.draft, pyramid)[1:] <= allowance))
+    allowance = overhead * _seconds_until(cost.target, pyramid)[-1] / 2
+    positions = pyramid.offsets[1:]
+    return sum(cost.draft.seconds(tokens) <= allowance for tokens in positions)
 
 
 ALONE, TRIAL, FIRST_CHOICE = range(3)
-"""How an adaptive run begins: the target alone, likewise with drafts on trial, or a window."""
+"""How an adaptive run begins: the target alone, likewise and then a draft on trial, or a window."""
 
 
 def choose_start(
@@ -364,7 +365,7 @@ def choose_start(
       overhead: as in ``choose_window``.
 
     Returns:
-      ``ALONE``, the target makes all scales; ``TRIAL``, it does, and the draft is judged beside it
+      ``ALONE``, the target makes all scales; ``TRIAL``, it does, and then the draft is judged
       (``trial_scales``), for it is promising, but beginning with a window of it would risk more
       than is allowed; ``FIRST_CHOICE`` + i, the i-th window from the first scale, and the loop.
     """

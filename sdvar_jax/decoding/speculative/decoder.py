@@ -14,6 +14,7 @@ from sdvar_jax.config.validation import require
 from sdvar_jax.decoding.base import Decoded, Decoder, DecodingModels
 from sdvar_jax.decoding.request import Request, TokenSampling, with_noise
 from sdvar_jax.decoding.speculative.acceptance import AcceptanceRule, Exact
+from sdvar_jax.decoding.speculative.alone import OnTrial, run_alone
 from sdvar_jax.decoding.speculative.checking import check_window_once
 from sdvar_jax.decoding.speculative.commit import commit_unchecked
 from sdvar_jax.decoding.speculative.cost_model import (
@@ -37,7 +38,6 @@ from sdvar_jax.decoding.speculative.windows import (
     WindowPlan,
     plan_windows,
 )
-from sdvar_jax.decoding.window import Window
 
 ADAPTIVE = "adaptive"
 COMMITS = ("target", "draft")
@@ -70,8 +70,8 @@ class Speculative(Decoder):
         together: a draft that passes and then fails, or passes for some samples of a batch alone,
         can lose more, and so can a device on which the loop itself takes time.
       cost: costs of the forwards that "adaptive" goes by.
-      begin: how a run of "adaptive" windows begins, as ``settled`` decides it; None leaves it to
-        the loop.
+      begin: how a run of "adaptive" windows begins, as ``settled`` decides it: all is left to the
+        target, or the number of the first choice; None leaves it to the loop.
       trace: keep what happened at each target call.
     """
 
@@ -149,8 +149,8 @@ class Speculative(Decoder):
         )
         ways = FIRST_CHOICE + len(self.adaptive_gammas)
         require(
-            self.begin is None or 0 <= self.begin < ways,
-            f"begin must lie in 0..{ways - 1}, got {self.begin}",
+            self.begin in (None, ALONE, *range(FIRST_CHOICE, ways)),
+            f"begin must be {ALONE} or lie in {FIRST_CHOICE}..{ways - 1}, got {self.begin}",
         )
         require(
             not (self.self_speculative and self.check_until is not None),
@@ -175,7 +175,7 @@ class Speculative(Decoder):
     @property
     def waits(self) -> bool:
         """Whether a scale passes is known there first; where the target goes alone, all is."""
-        return self.begin not in (ALONE, TRIAL)
+        return self.begin != ALONE
 
     @property
     def default_threshold(self) -> float:
@@ -227,6 +227,9 @@ class Speculative(Decoder):
         begin = choose_start(
             plan, pyramid, self.cost, batch, *acceptance_seen, self.adaptive_overhead
         )
+        if begin == TRIAL:
+            tried = trial_scales(pyramid, self.cost, self.adaptive_overhead)
+            return OnTrial(self.accept, tried, self.trace)
         return dataclasses.replace(self, begin=begin)
 
     def plan(self, pyramid: ScalePyramid) -> WindowPlan:
@@ -245,6 +248,9 @@ class Speculative(Decoder):
 
     def decode(self, models: DecodingModels, request: Request, sampling: TokenSampling) -> Decoded:
         """Makes all token maps of a batch."""
+        if self.begin == ALONE:
+            state = run_alone(models, request, sampling, self.accept, trace=self.trace)
+            return _decoded(state)
         draft = models.draft if self.uses_draft else None
         pyramid = models.target.config.pyramid
         request = with_noise(request, pyramid, models.target.config.vocab_size)
@@ -273,29 +279,7 @@ class Speculative(Decoder):
             keep_draft_logits=self.accept.needs_draft_logits,
             trace=self.trace,
         )
-        state = self._run_all(run, state) if self.waits else self._run_alone(run, state)
-        return Decoded(
-            tokens=state.tokens,
-            f_hats=state.f_hats,
-            counters=state.counters,
-            trace=state.trace,
-        )
-
-    def windows_alone(self, pyramid: ScalePyramid) -> tuple[CheckWindow, ...]:
-        """The windows of a run that leaves all scales to the target; drafts on trial first."""
-        tried = 0
-        if self.begin == TRIAL:
-            tried = trial_scales(pyramid, self.cost, self.adaptive_overhead)
-        return tuple(
-            CheckWindow(Window(scale, scale + 1), int(scale < tried))
-            for scale in range(pyramid.num_scales)
-        )
-
-    def _run_alone(self, run: SpeculativeRun, state: DecodingState) -> DecodingState:
-        """The target makes all scales: what it costs without a draft, no loop and no waiting."""
-        for checked in self.windows_alone(run.pyramid):
-            state = self._draft_and_check(run, checked, state)
-        return state
+        return _decoded(self._run_all(run, state))
 
     def _run_all(self, run: SpeculativeRun, state: DecodingState) -> DecodingState:
         """Window after window; what can be laid out beforehand stands outside the loop.
@@ -408,3 +392,10 @@ def _check_windows(
     for checked in windows:
         state = check_window_once(run, state, checked=checked)
     return state
+
+
+def _decoded(state: DecodingState) -> Decoded:
+    """What a run made."""
+    return Decoded(
+        tokens=state.tokens, f_hats=state.f_hats, counters=state.counters, trace=state.trace
+    )

@@ -13,6 +13,23 @@ from sdvar_jax.models import Modulations
 
 
 @dataclasses.dataclass(frozen=True)
+class Judging:
+    """What decides whether a drafted scale passes, besides what the models say.
+
+    Attributes:
+      request: the run's arrays.
+      sampling: what of sampling is compiled in.
+      rule: when a drafted scale passes.
+      pyramid: the scales.
+    """
+
+    request: Request
+    sampling: TokenSampling
+    rule: AcceptanceRule
+    pyramid: ScalePyramid
+
+
+@dataclasses.dataclass(frozen=True)
 class SpeculativeRun:
     """Models, inputs and settings of a run; closed over by the loop, never carried.
 
@@ -46,3 +63,10 @@ class SpeculativeRun:
     def pyramid(self) -> ScalePyramid:
         """The scales."""
         return self.models.target.config.pyramid
+
+    @property
+    def judging(self) -> Judging:
+        """What drafted scales are judged by."""
+        return Judging(
+            request=self.request, sampling=self.sampling, rule=self.rule, pyramid=self.pyramid
+        )

@@ -103,6 +103,8 @@ class DecodingState(struct.PyTreeNode):
       draft_cache: the draft's, or None without a draft.
       draft_logits: the draft's guided logits [batch, total_length, vocab] where the acceptance
         rule needs them, else None.
+      target_logits: the target's guided logits of the first scales [batch, their positions, vocab],
+        where a draft is judged by them later, else None.
       counters: statistics.
       trace: debugging mode alone.
     """
@@ -115,6 +117,7 @@ class DecodingState(struct.PyTreeNode):
     target_cache: KVCache
     draft_cache: KVCache | None
     draft_logits: jax.Array | None
+    target_logits: jax.Array | None
     counters: Counters
     trace: Trace | None
 
@@ -140,6 +143,7 @@ def initial_state(
     max_calls: int,
     keep_draft_logits: bool,
     trace: bool,
+    kept_scales: int = 0,
 ) -> DecodingState:
     """The state before the first scale.
 
@@ -152,8 +156,9 @@ def initial_state(
       max_calls: bound on the target calls.
       keep_draft_logits: make room for the draft's logits.
       trace: make room for a trace.
+      kept_scales: make room for the target's logits of the scales before this one.
     """
-    batch, pyramid = request.batch, target.config.pyramid
+    batch, pyramid, vocab = request.batch, target.config.pyramid, target.config.vocab_size
     length = pyramid.total_length
     f_hats = initial_f_hats(quantizer, batch)
     return DecodingState(
@@ -165,8 +170,11 @@ def initial_state(
         target_cache=target.make_cache(rows),
         draft_cache=(None if draft is None else draft.make_cache(rows)),
         draft_logits=(
-            jnp.zeros((batch, length, target.config.vocab_size), jnp.float32)
-            if keep_draft_logits
+            jnp.zeros((batch, length, vocab), jnp.float32) if keep_draft_logits else None
+        ),
+        target_logits=(
+            jnp.zeros((batch, pyramid.offsets[kept_scales], vocab), jnp.float32)
+            if kept_scales
             else None
         ),
         counters=Counters.make(batch, pyramid.num_scales, max_calls),

@@ -7,7 +7,6 @@ import pytest
 from decoding_models import (
     FREE_TURNS,
     PYRAMID,
-    TRYING,
     decode,
     tiny_models,
     tiny_request,
@@ -18,7 +17,9 @@ from hypothesis import strategies as st
 
 from sdvar_jax.config import ScalePyramid
 from sdvar_jax.decoding import ForcedTokens, Handoff, Speculative, TargetOnly, TokenSampling
-from sdvar_jax.decoding.speculative.cost_model import FIRST_CHOICE, TRIAL
+from sdvar_jax.decoding.speculative import Exact
+from sdvar_jax.decoding.speculative.alone import OnTrial
+from sdvar_jax.decoding.speculative.cost_model import FIRST_CHOICE
 from sdvar_jax.sampling import SamplingConfig
 
 SCALES = PYRAMID.num_scales
@@ -111,15 +112,11 @@ SETTINGS = {
         cost=FREE_TURNS,
     ),
     "adaptive gamma, never alone": Speculative(gamma="adaptive", adaptive_gammas=(1, 2)),
-    "adaptive gamma, the draft on trial": Speculative(
-        gamma="adaptive", adaptive_overhead=0.3, cost=TRYING, begin=TRIAL
-    ),
+    "adaptive gamma, the draft on trial": OnTrial(Exact(), scales=2),
     "adaptive gamma, beginning with a window": Speculative(
         gamma="adaptive", adaptive_overhead=1.0, cost=FREE_TURNS, begin=FIRST_CHOICE + 1
     ),
-    "adaptive gamma, the draft on trial, recycled": Speculative(
-        gamma="adaptive", adaptive_overhead=0.3, cost=TRYING, recycle=True, begin=TRIAL
-    ),
+    "adaptive gamma, the draft on trial on all scales": OnTrial(Exact(), scales=SCALES),
     "a gamma a scale": Speculative(gamma=(0, 2, 1)),
 }
 

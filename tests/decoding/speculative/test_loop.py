@@ -207,7 +207,8 @@ class TestHowAnAdaptiveRunBegins:
     def test_an_unknown_draft_is_judged_beside_the_target(self, distance):
         """Whether a draft passes is asked at each scale, whatever became of the one before."""
         counters = self.counters((0.0, 0.0), distance=distance, adaptive_overhead=0.3, cost=TRYING)
-        assert (counters.target_calls, counters.draft_calls) == (SCALES, SCALES)
+        assert (counters.target_calls, counters.draft_calls) == (SCALES, 1)
+        assert counters.draft_tokens == PYRAMID.total_length
         assert counters.drafted.tolist() == [3] * SCALES
         np.testing.assert_array_equal(counters.accepted + counters.rejected, counters.drafted)
         assert (distance == 0.0) == (counters.rejected.sum() == 0)

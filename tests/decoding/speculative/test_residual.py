@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoding_models import FREE_TURNS, TRYING, decode, tiny_models, tiny_request
+from decoding_models import FREE_TURNS, decode, tiny_models, tiny_request
 from scipy import stats
 
 from sdvar_jax.config import ScalePyramid
 from sdvar_jax.decoding import Speculative, TargetOnly
 from sdvar_jax.decoding.speculative import Residual
-from sdvar_jax.decoding.speculative.cost_model import TRIAL
+from sdvar_jax.decoding.speculative.alone import OnTrial
 from sdvar_jax.sampling import filter_logits
 
 PYRAMID = ScalePyramid((1, 2, 3))
@@ -113,13 +113,7 @@ DECODERS = {
         accept=Residual(),
         cost=FREE_TURNS,
     ),
-    "on trial": Speculative(
-        gamma="adaptive",
-        adaptive_overhead=0.3,
-        accept=Residual(),
-        cost=TRYING,
-        begin=TRIAL,
-    ),
+    "on trial": OnTrial(Residual(), scales=2),
 }
 
 

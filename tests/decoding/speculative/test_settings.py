@@ -47,7 +47,7 @@ def assert_refused(make, message):
         ({"adaptive_gammas": (2, -1)}, "adaptive_gammas must be 0 or more"),
         ({"adaptive_overhead": -0.1}, "adaptive_overhead must not be negative"),
         ({"begin": 0}, "begin is for adaptive windows, and gamma is 3"),
-        ({"gamma": "adaptive", "begin": 5}, r"begin must lie in 0\.\.4, got 5"),
+        ({"gamma": "adaptive", "begin": 5}, r"begin must be 0 or lie in 2\.\.4, got 5"),
         ({"commit": "both"}, "unknown commit 'both'; use one of target, draft"),
         ({"progress": "maximum"}, "unknown progress 'maximum'; use one of per-sample, minimum"),
         ({"refine": 0}, "refine must be at least 1"),
