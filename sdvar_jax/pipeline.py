@@ -141,7 +141,7 @@ class Pipeline:
         filter_method: str = AUTO,
         mesh: Mesh | None = None,
         default_sampling: SamplingConfig = SamplingConfig(),
-        cache: Path | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         """Checks that the models belong together.
 
@@ -179,7 +179,9 @@ class Pipeline:
             default_sampling=default_sampling,
             cache=cache,
         )
-        self._cache = None if cache is None or mesh is not None else ExecutableCache(cache / _KEPT)
+        self._cache: ExecutableCache | None = None
+        if cache is not None and mesh is None:
+            self._cache = ExecutableCache(Path(cache) / _KEPT)
         devices = 1 if mesh is None else mesh.size
 
         def as_wanted(model: VAR) -> VAR:
@@ -199,7 +201,9 @@ class Pipeline:
         parts = [split(model) for model in running]
         self._definitions = Definitions(*(definition for definition, _ in parts))
         self._weights = Weights(*(weights for _, weights in parts))
-        self._abstract = is_abstract(target)
+        self._abstract = any(
+            is_abstract(model) for model in (target, vqvae, draft) if model is not None
+        )
         self.mesh: Mesh | None = None
         if mesh is not None:
             require(

@@ -397,7 +397,7 @@ class Programs:
         self._tokens = jax.jit(_tokens, static_argnames=_STATIC)
         self._half = jax.jit(_half, static_argnames=_STATIC)
         self._images = jax.jit(_images, static_argnames=_STATIC[:1])
-        self._drawing: dict[Any, _Compiled] = {}
+        self._drawing: dict[Any, Any] = {}
 
     def lower(self, arguments: Arguments) -> LoweredRun:
         """From labels to images."""
@@ -421,11 +421,18 @@ class Programs:
                 # Where f_hats lie on a mesh the compiler has to say.
                 where = compiling.result().program.output_shardings
                 f_hats = f_hats.update(sharding=where.f_hats)
-            key = f_hats.shape, f_hats.sharding
-            if key not in self._drawing:
-                images = self.lower_images(arguments["definitions"], arguments["weights"], f_hats)
-                self._drawing[key] = _compiled(images)
-        return _run({"tokens": compiling.result(), "images": self._drawing[key]})
+            images = self._compile_images(arguments, f_hats)
+        return _run({"tokens": compiling.result(), "images": images})
+
+    def _compile_images(self, arguments: Arguments, f_hats: jax.ShapeDtypeStruct) -> _Compiled:
+        """The program of the images, the same for all decoders."""
+        key = f_hats.shape, f_hats.sharding
+        if key in self._drawing:
+            return _Compiled(self._drawing[key], anew=False)
+        images = self.lower_images(arguments["definitions"], arguments["weights"], f_hats)
+        made = _compiled(images)
+        self._drawing[key] = made.program
+        return made
 
     def halves(self, arguments: Arguments) -> tuple[str, str] | None:
         """The models of both halves, where they are programs of their own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -92,24 +93,36 @@ class CompilerWork:
         return self.asked > 0 and self.given == 0
 
 
+_watching = threading.local()
+
+
 @contextlib.contextmanager
 def compiler_watched() -> Iterator[CompilerWork]:
     """What this thread asks of the compiler in the block, complete when it ends."""
-    work = CompilerWork()
-    thread = threading.get_ident()
+    _listen()
+    _watching.work = work = CompilerWork()
+    try:
+        yield work
+    finally:
+        _watching.work = None
+
+
+@functools.cache
+def _listen() -> None:
+    """Counts from now on; for good, since listeners that come and go make JAX pass others over."""
+
+    def of_this_thread() -> CompilerWork | None:
+        return getattr(_watching, "work", None)
 
     def on_event(event: str, **_: Any) -> None:
-        if event == _GIVEN and threading.get_ident() == thread:
+        work = of_this_thread()
+        if work is not None and event == _GIVEN:
             work.given += 1
 
     def on_duration(event: str, duration_secs: float, **_: Any) -> None:
-        if event == _ASKED and threading.get_ident() == thread:
+        work = of_this_thread()
+        if work is not None and event == _ASKED:
             work.asked += 1
 
     jax.monitoring.register_event_listener(on_event)
     jax.monitoring.register_event_duration_secs_listener(on_duration)
-    try:
-        yield work
-    finally:
-        jax.monitoring.unregister_event_listener(on_event)
-        jax.monitoring.unregister_event_duration_listener(on_duration)

@@ -179,11 +179,9 @@ class OnTrial(DecoderInHalves[BeforeTrial]):
             request,
             sampling,
         )
-        checked, judging = (
-            CheckWindow(window, self.scales),
-            Judging(request=request, sampling=sampling, rule=self.accept, pyramid=pyramid),
-        )
         drafts = draw_tokens(logits, request, sampling, pyramid, window)
+        checked = CheckWindow(window, drafted=self.scales)
+        judging = Judging(request=request, sampling=sampling, rule=self.accept, pyramid=pyramid)
         check = what_the_target_saw(
             judging,
             checked,
@@ -203,6 +201,7 @@ class OnTrial(DecoderInHalves[BeforeTrial]):
         counters = counters.replace(
             draft_calls=counters.draft_calls + 1,
             draft_tokens=counters.draft_tokens + len(window.positions(pyramid)),
+            drafts=counters.drafts + 1,
             drafted=add(counters.drafted, request.batch),
             accepted=add(counters.accepted, accepted),
             rejected=add(counters.rejected, request.batch - accepted),
