@@ -49,7 +49,7 @@ from sdvar_jax.programs import (
     split,
 )
 from sdvar_jax.result import SampleResult
-from sdvar_jax.runtime.executable_cache import ExecutableCache, fingerprint
+from sdvar_jax.runtime.executable_cache import ExecutableCache, fingerprint, on_first_device
 from sdvar_jax.sampling import SamplingConfig
 
 Progress = Callable[[int], None]
@@ -464,6 +464,8 @@ class Pipeline:
         draft = self.draft if arguments["decoder"].uses_draft else None
         models = [model for model in (self.target, draft, self.vqvae) if model is not None]
         if not all(type(model) in (VAR, VQVAE) for model in models):
+            return None
+        if not on_first_device((arguments["weights"], arguments["request"])):
             return None
         arrays = (arguments["definitions"].shapes, arguments["request"])
         return fingerprint(

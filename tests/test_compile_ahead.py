@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from decoding_models import QUICK_COMPILE
+from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
 from small_models import (
     SMALL_PYRAMID,
@@ -257,6 +258,17 @@ def test_programs_of_a_decoder_from_elsewhere_are_not_kept(tmp_path):
 
     Pipeline(*models(), cache=tmp_path).sample([1], decoder=Own())
     assert not list(tmp_path.rglob("*.programs"))
+
+
+@pytest.mark.usefixtures("jaxs_cache")
+def test_models_on_another_device_do_not_meet_programs_of_the_first(tmp_path):
+    wanted = Pipeline(*models(), cache=tmp_path).sample([1])
+    elsewhere = [
+        nnx.merge(graph, jax.device_put(state, jax.devices()[1]))
+        for graph, state in map(nnx.split, models())
+    ]
+    assert_same(Pipeline(*elsewhere, cache=tmp_path).sample([1]), wanted)
+    assert len(list(tmp_path.rglob("*.programs"))) == 1
 
 
 @pytest.mark.usefixtures("jaxs_cache")

@@ -29,13 +29,13 @@ from jax.experimental import serialize_executable
 
 from sdvar_jax.errors import SdvarError
 from sdvar_jax.runtime.atomic import atomic_file
-from sdvar_jax.runtime.compiler_options import compiler_options
 
 _PACKAGE = "sdvar_jax"
 _LIBRARIES = ("jax", "jaxlib", "flax", "chex", "numpy")
 _SUFFIX = ".programs"
 # Bytes of all files; beyond it those go that were not used for the longest time.
 _MOST_BYTES = 2 * 10**9
+_DEFAULT_DEVICE = "jax_default_device"
 # Settings of JAX that say where things are kept and written, and not what is compiled.
 _OF_NO_ACCOUNT = ("cache", "dump", "log", "profiler")
 # Folders of the package that no program of sampling comes from.
@@ -124,6 +124,20 @@ def _parted(data: bytes) -> tuple[bytes, bytes]:
     return data[:size], data[size:]
 
 
+def on_first_device(arrays: Any) -> bool:
+    """Whether all arrays of a pytree are where kept programs run: in the first device's memory.
+
+    Shapes that say nothing of it stand for the default device.
+    """
+    first = jax.devices()[0]
+    kinds = (None, first.default_memory().kind)
+    places = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(arrays))
+    return getattr(jax.config, _DEFAULT_DEVICE) in (None, first) and all(
+        place is None or (place.device_set == {first} and place.memory_kind in kinds)
+        for place in places
+    )
+
+
 def fingerprint(*parts: Any) -> str | None:
     """A name for what is compiled of ``parts`` here; None where they do not tell all of it.
 
@@ -164,14 +178,13 @@ def _surroundings() -> tuple[Any, ...]:
 
 
 def _settings() -> tuple[Any, ...]:
-    """Settings of JAX and XLA that may change a program."""
+    """Settings of JAX and XLA that may change a program; this package's stand in its sources."""
     names = sorted(
         name for name in jax.config.values if not any(part in name for part in _OF_NO_ACCOUNT)
     )
     return (
         [(name, str(getattr(jax.config, name, None))) for name in names],
         [os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")],
-        sorted(compiler_options().items()),
     )
 
 
