@@ -30,7 +30,7 @@ from sdvar_jax.decoding.speculative.cost_model import (
     choose_window,
 )
 from sdvar_jax.decoding.speculative.decoder import PROGRESSES
-from sdvar_jax.decoding.speculative.windows import CheckWindow, plan_windows
+from sdvar_jax.decoding.speculative.windows import CheckWindow, plan_alone
 from sdvar_jax.errors import SdvarError
 
 
@@ -75,8 +75,7 @@ class Policy:
             trial = 0.0
             if isinstance(settled, OnTrial):
                 trial = self.cost.draft.seconds(offsets[settled.scales])
-            plan = plan_windows(((0,),) * len(lengths), len(lengths), bonus=False)
-            return self.alone + trial, [*plan.windows]
+            return self.alone + trial, [*plan_alone(len(lengths)).windows]
         assert isinstance(settled, Speculative)
         while now.committed < self.plan.limit:
             start = int(now.committed)

@@ -334,9 +334,8 @@ class Pipeline:
                 forced=None if forced is None else jax.tree.map(lambda x, r=rows: x[r], forced),
             )
             settled = decoder.settled(self.target.config.pyramid, batch, seen)
-            decoded, images = self._run(
-                self._place(request), settled, compiled_in, timings, measure
-            )
+            arguments = self._arguments(self._place(request), settled, compiled_in)
+            decoded, images = self._run(arguments, timings, measure)
             # Nothing on the host asks for f_hat, by far the largest part.
             kept = jax.device_get(decoded.replace(f_hats=None))
             parts.append((kept, np.asarray(images), size))
@@ -387,7 +386,7 @@ class Pipeline:
         )
         settled = decoder.settled(config.pyramid, batch, _acceptance_seen([], None))
         timings = {"compile": 0.0}
-        self._run_for(self._place(request), settled, compiled_in, timings, measure)
+        self._run_for(self._arguments(self._place(request), settled, compiled_in), timings, measure)
         return timings["compile"]
 
     def _rows(self, samples: int, batch_size: int | None) -> int:
@@ -494,16 +493,11 @@ class Pipeline:
         )
 
     def _run(
-        self,
-        request: Request,
-        decoder: Decoder,
-        sampling: TokenSampling,
-        timings: dict[str, float],
-        measure: bool,
+        self, arguments: Arguments, timings: dict[str, float], measure: bool
     ) -> tuple[Decoded, jax.Array]:
         """One batch through the compiled program or programs."""
-        run = self._run_for(request, decoder, sampling, timings, measure)
-        weights = self._arguments(request, decoder, sampling)["weights"]
+        run = self._run_for(arguments, timings, measure)
+        weights, request = arguments["weights"], arguments["request"]
         if not measure:
             return run(weights=weights, request=request)
         start = time.perf_counter()
@@ -516,21 +510,13 @@ class Pipeline:
         timings["images"] = timings.get("images", 0.0) + time.perf_counter() - middle
         return decoded, images
 
-    def _run_for(
-        self,
-        request: Request,
-        decoder: Decoder,
-        sampling: TokenSampling,
-        timings: dict[str, float],
-        measure: bool,
-    ) -> Run:
+    def _run_for(self, arguments: Arguments, timings: dict[str, float], measure: bool) -> Run:
         """The compiled programs for requests of this shape; compile time is counted apart."""
-        leaves, structure = jax.tree.flatten(request)
+        leaves, structure = jax.tree.flatten(arguments["request"])
         shapes = tuple((x.shape, str(x.dtype), getattr(x, "sharding", None)) for x in leaves)
-        key = (measure, decoder, sampling, shapes, structure)
+        key = (measure, arguments["decoder"], arguments["sampling"], shapes, structure)
         if key not in self._compiled:
             start = time.perf_counter()
-            arguments = self._arguments(request, decoder, sampling)
             self._compiled[key] = self._compile(arguments, measure)
             timings["compile"] += time.perf_counter() - start
         return self._compiled[key]

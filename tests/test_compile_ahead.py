@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from decoding_models import QUICK_COMPILE
 from flax import nnx
-from jax.experimental.compilation_cache import compilation_cache
+from jax_cache import jaxs_cache_in
 from small_models import (
     SMALL_PYRAMID,
     SMALL_VQVAE,
@@ -55,14 +55,25 @@ def assert_same(one, other):
     np.testing.assert_array_equal(one.images, other.images)
 
 
+def fails_once_called(monkeypatch, method):
+    """Gives what makes a method of ``Pipeline`` fail from then on."""
+
+    def fail(*args, **kwargs):
+        raise AssertionError(f"{method} was called")
+
+    return lambda: monkeypatch.setattr(Pipeline, method, fail)
+
+
 @pytest.fixture
 def never_compiled_again(monkeypatch):
     """Call it once everything ought to be compiled."""
+    return fails_once_called(monkeypatch, "_compile")
 
-    def fail(*args, **kwargs):
-        raise AssertionError("a program was compiled")
 
-    return lambda: monkeypatch.setattr(Pipeline, "_compile", fail)
+@pytest.fixture
+def never_traced(monkeypatch):
+    """Call it once everything ought to be kept."""
+    return fails_once_called(monkeypatch, "_compile_anew")
 
 
 @pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
@@ -166,32 +177,10 @@ def test_a_function_of_an_abstract_model_computes_nothing():
 @pytest.fixture
 def jaxs_cache(tmp_path, monkeypatch):
     """As in a new process, with a cache of JAX's own that is empty: what it has is not kept."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path / "jax"),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
     monkeypatch.setattr(programs, "compiler_options", lambda: QUICK_COMPILE)
-
-    def use(settings):
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-
-    use(settings)
-    jax.clear_caches()
-    yield
-    use(before)
-
-
-@pytest.fixture
-def never_traced(monkeypatch):
-    """Call it once everything ought to be kept."""
-
-    def fail(*args, **kwargs):
-        raise AssertionError("a program was traced")
-
-    return lambda: monkeypatch.setattr(Pipeline, "_compile_anew", fail)
+    with jaxs_cache_in(tmp_path / "jax"):
+        jax.clear_caches()
+        yield
 
 
 @pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
+from jax_cache import jaxs_cache_in
 
 from sdvar_jax.runtime.compilation_cache import (
     CompilerWork,
@@ -103,28 +103,14 @@ def test_a_second_process_finds_what_the_first_compiled(tmp_path):
 
 
 def test_what_is_asked_of_the_compiler_is_counted(tmp_path):
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-
-    def use(settings):
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-
     program = jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((3,), "float32"))
     again = jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((3,), "float32"))
-    use(settings)
-    try:
-        seen = []
+    seen = []
+    with jaxs_cache_in(tmp_path):
         for lowered in (program, program, again):
             with compiler_watched() as work:
                 lowered.compile()
             seen.append((work.asked, work.given, work.compiled_all))
-    finally:
-        use(before)
     assert seen == [(1, 0, True), (0, 0, False), (1, 1, False)]
 
 

@@ -23,7 +23,7 @@ from sdvar_jax.decoding.speculative.checking import (
 )
 from sdvar_jax.decoding.speculative.run import Judging, SpeculativeRun
 from sdvar_jax.decoding.speculative.state import Counters, DecodingState, initial_state
-from sdvar_jax.decoding.speculative.windows import CheckWindow, plan_windows
+from sdvar_jax.decoding.speculative.windows import CheckWindow, plan_alone
 from sdvar_jax.decoding.window import (
     Window,
     class_modulations,
@@ -67,7 +67,7 @@ def run_alone(
         request=request,
         sampling=sampling,
         rule=rule,
-        plan=plan_windows(((0,),) * scales, scales, bonus=False),
+        plan=plan_alone(scales),
         commit_draft=False,
         recycle=False,
         per_sample=True,

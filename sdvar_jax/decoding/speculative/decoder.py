@@ -251,7 +251,7 @@ class Speculative(Decoder):
         if self.begin == ALONE:
             state = run_alone(models, request, sampling, self.accept, trace=self.trace)
             return _decoded(state)
-        draft = models.draft if self.uses_draft else None
+        draft = models.draft if self.needs_draft else None
         pyramid = models.target.config.pyramid
         request = with_noise(request, pyramid, models.target.config.vocab_size)
         run = SpeculativeRun(

@@ -106,3 +106,8 @@ def plan_windows(gammas: tuple[tuple[int, ...], ...], limit: int, bonus: bool) -
         for gamma in options
     ]
     return WindowPlan(tuple(windows), choices, limit)
+
+
+def plan_alone(num_scales: int) -> WindowPlan:
+    """The plan in which the target makes each scale itself."""
+    return plan_windows(((0,),) * num_scales, num_scales, bonus=False)
