@@ -73,22 +73,21 @@ def measure(
 def measure_each(
     calls: Sequence[Callable[[], Any]],
     keep: Callable[[Any], Result],
-    *,
-    warmup: int = 2,
 ) -> tuple[Timing, list[Result]]:
     """Times calls of one program that do different amounts of work, and takes the mean.
 
+    Each is made once before: a branch that the first does not take would be loaded in a later one.
+
     Args:
-      calls: the works; the first serves as the warm-up. All that they return is waited for.
+      calls: the works. All that they return is waited for.
       keep: what is wanted of what a call returned; it is taken to the host, for results that stay
         on a device move what later calls allocate there.
-      warmup: calls before the measured ones.
 
     Returns:
       The timing, and what was kept of each call.
     """
-    for _ in range(warmup):
-        jax.block_until_ready(calls[0]())
+    for call in calls:
+        jax.block_until_ready(call())
     seconds, kept = [], []
     for call in calls:
         took, result = _once(call)

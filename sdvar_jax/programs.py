@@ -6,7 +6,10 @@ kernels sooner than at the end of one long program. The halves of a handoff are 
 own there, so that the device begins once the arrays of the first model are prepared. Behind a
 decoder that waits for the device itself, a program of images would only start later; there the
 first makes the class modulations, of few arrays, so that the device has something to do while the
-host prepares the hundreds of both models (``docs/performance.md``). Elsewhere one makes all.
+host prepares the hundreds of both models. Where its first check may be its last, the draft's
+proposals, the check and the images are programs of their own, and nothing is waited for before
+they are all given to the device; whether the rest is needed is asked meanwhile
+(``docs/performance.md``). Elsewhere one makes all.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from flax import nnx, struct
 from jax.sharding import NamedSharding
 
 from sdvar_jax.decoding import Decoded, Decoder, DecodingModels, Request, TokenSampling
-from sdvar_jax.decoding.base import ClassModulations, DecoderInHalves
+from sdvar_jax.decoding.base import Checked, ClassModulations, DecoderInHalves, OptimisticDecoder
 from sdvar_jax.decoding.window import class_modulations
 from sdvar_jax.models import Modulations
 from sdvar_jax.models.var.transformer import CONDITIONING
@@ -201,18 +204,25 @@ def _tokens(
     modulations: ClassModulations | None = None,
 ) -> Decoded:
     """Tokens and f_hat; class modulations too where they are not given."""
-    assert definitions.target is not None
-    assert definitions.quantizer is not None
     assert weights.target is not None
     # Zeros stand in for what modulations are made of where they are given.
     assert (weights.target.conditioning is None) == (modulations is not None)
-    models = DecodingModels(
+    models = _models(definitions, weights, modulations)
+    return decoder.decode(models, request, sampling)
+
+
+def _models(
+    definitions: Definitions, weights: Weights, modulations: ClassModulations | None = None
+) -> DecodingModels:
+    """The models that tokens are made with."""
+    assert definitions.target is not None
+    assert definitions.quantizer is not None
+    return DecodingModels(
         target=definitions.target.merge(weights.target),
         quantizer=definitions.quantizer.merge(weights.quantizer),
         draft=None if definitions.draft is None else definitions.draft.merge(weights.draft),
         given=modulations,
     )
-    return decoder.decode(models, request, sampling)
 
 
 def _half(
@@ -231,6 +241,47 @@ def _half(
     if begun is None:
         return decoder.begin(model, quantizer, request, sampling)
     return decoder.finish(model, quantizer, begun, request, sampling)
+
+
+def _proposals(
+    definitions: Definitions,
+    weights: Weights,
+    request: Request,
+    decoder: OptimisticDecoder,
+    sampling: TokenSampling,
+) -> Any:
+    """What the draft makes before the first check."""
+    assert definitions.draft is not None
+    assert definitions.quantizer is not None
+    draft, quantizer = definitions.draft, definitions.quantizer
+    return decoder.propose(
+        draft.merge(weights.draft), quantizer.merge(weights.quantizer), request, sampling
+    )
+
+
+def _check(
+    definitions: Definitions,
+    weights: Weights,
+    request: Request,
+    decoder: OptimisticDecoder,
+    sampling: TokenSampling,
+    proposals: Any,
+) -> Checked:
+    """The first check."""
+    return decoder.check(_models(definitions, weights), proposals, request, sampling)
+
+
+def _rest(
+    definitions: Definitions,
+    weights: Weights,
+    request: Request,
+    decoder: OptimisticDecoder,
+    sampling: TokenSampling,
+    state: Any,
+    kept: Any,
+) -> tuple[Decoded, Any]:
+    """What is left to do after the first check."""
+    return decoder.go_on(_models(definitions, weights), state, kept, request, sampling)
 
 
 def _images(definitions: Definitions, weights: Weights, f_hats: jax.Array) -> jax.Array:
@@ -254,7 +305,7 @@ def _tokens_and_images(
 
 _STATIC = ("definitions", "decoder", "sampling")
 
-_PROGRAMS = ("classes", "begin", "tokens", "images")
+_PROGRAMS = ("classes", "begin", "tokens", "images", "rest")
 """Those of a run, in order."""
 
 _T = TypeVar("_T")
@@ -287,6 +338,8 @@ class Run:
       images: that of the images; None where the tokens' makes them.
       classes: that of the class modulations; None where the tokens' makes them.
       begin: that of the tokens' first half; None where the tokens' makes both.
+      rest: that of what is left after a first check, where ``tokens`` makes no more than that and
+        ``begin`` what is checked; None where nothing is left.
       halves: the models of both halves, where they are apart.
       anew: whether all were compiled for this run, and none was in JAX's cache or in memory.
     """
@@ -295,6 +348,7 @@ class Run:
     images: Any = None
     classes: Any = None
     begin: Any = None
+    rest: Any = None
     halves: tuple[str, str] | None = None
     anew: bool = False
 
@@ -306,6 +360,8 @@ class Run:
             return self.tokens(weights=weights, request=request, modulations=modulations)
         if self.images is None:
             return self.tokens(weights=weights, request=request)
+        if self.rest is not None:
+            return self._optimistic(weights, request)
         if self.halves is not None:
             first, second = (weights.of_half(role) for role in self.halves)
             begun = self.begin(weights=first, request=request)
@@ -313,6 +369,19 @@ class Run:
         else:
             decoded = self.tokens(weights=weights.of_tokens(), request=request)
         return decoded, self.images(weights=weights.of_images(), f_hats=decoded.f_hats)
+
+    def _optimistic(self, weights: Weights, request: Request) -> tuple[Decoded, jax.Array]:
+        """As if the first check was the last, until it is known."""
+        drawing = weights.of_images()
+        proposals = self.begin(weights=weights.of_half("draft"), request=request)
+        weights = weights.of_tokens()
+        checked = self.tokens(weights=weights, request=request, proposals=proposals)
+        images = self.images(weights=drawing, f_hats=checked.decoded.f_hats)
+        if checked.through:  # Waits for the check, and not for the images.
+            return checked.decoded, images
+        left = {"state": checked.state, "kept": checked.kept}
+        decoded, _ = self.rest(weights=weights, request=request, **left)
+        return decoded, self.images(weights=drawing, f_hats=decoded.f_hats)
 
     @property
     def programs(self) -> dict[str, Any]:
@@ -323,7 +392,12 @@ class Run:
     @property
     def memory_bytes(self) -> int | None:
         """Device memory while it runs: arguments, results and temporaries."""
-        return needed_bytes(*self.programs.values())
+        if self.rest is None:
+            return needed_bytes(*self.programs.values())
+        # Each is given what the one before it made, and the weights are the same ones.
+        parts = (self.begin, self.tokens, self.rest)
+        needed = [needed_bytes(part, self.images) for part in parts]
+        return None if None in needed else max(each for each in needed if each is not None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -334,6 +408,7 @@ class LoweredRun:
     images: jax.stages.Lowered | None = None
     classes: jax.stages.Lowered | None = None
     begin: jax.stages.Lowered | None = None
+    rest: jax.stages.Lowered | None = None
     halves: tuple[str, str] | None = None
 
     def compile(self) -> Run:
@@ -398,6 +473,10 @@ class Programs:
         self._whole = jax.jit(_tokens_and_images, static_argnames=_STATIC)
         self._tokens = jax.jit(_tokens, static_argnames=_STATIC)
         self._half = jax.jit(_half, static_argnames=_STATIC)
+        self._proposals = jax.jit(_proposals, static_argnames=_STATIC)
+        # KV caches are written in place from one program to the next.
+        self._check = jax.jit(_check, static_argnames=_STATIC, donate_argnames="proposals")
+        self._rest = jax.jit(_rest, static_argnames=_STATIC, donate_argnames="state")
         self._images = jax.jit(_images, static_argnames=_STATIC[:1])
         self._drawing: dict[Any, Any] = {}
 
@@ -447,8 +526,10 @@ class Programs:
         """What ``take`` makes of a ``LoweredRun``'s programs, each as soon as it is lowered."""
         if not self.apart:
             return {"tokens": take(lowered(self._whole, **arguments))}
-        taken = {}
+        decoder, taken = arguments["decoder"], {}
         definitions, weights = arguments["definitions"], arguments["weights"]
+        if isinstance(decoder, OptimisticDecoder) and decoder.at_once:
+            return self._each_optimistic(arguments, take)
         if arguments["decoder"].waits:
             classes = lowered(
                 self._classes,
@@ -479,6 +560,32 @@ class Programs:
         taken["tokens"] = take(tokens)
         images = self.lower_images(definitions, weights, _shapes(tokens.out_info.f_hats))
         return {**taken, "images": take(images)}
+
+    def _each_optimistic(
+        self, arguments: Arguments, take: Callable[[jax.stages.Lowered], _T]
+    ) -> dict[str, _T]:
+        """As ``_each``, where the first check may be the last."""
+        taken = {}
+        definitions, weights = arguments["definitions"], arguments["weights"]
+        of_draft: Arguments = {
+            **arguments,
+            "definitions": definitions.of_half("draft"),
+            "weights": weights.of_half("draft"),
+        }
+        proposals = lowered(self._proposals, **of_draft)
+        taken["begin"] = take(proposals)
+        of_both: Arguments = {
+            **arguments,
+            "definitions": definitions.of_tokens(),
+            "weights": weights.of_tokens(),
+        }
+        check = lowered(self._check, **of_both, proposals=_shapes(proposals.out_info))
+        taken["tokens"] = take(check)
+        checked = _shapes(check.out_info)
+        taken["images"] = take(self.lower_images(definitions, weights, checked.decoded.f_hats))
+        rest = lowered(self._rest, **of_both, state=checked.state, kept=checked.kept)
+        taken["rest"] = take(rest)
+        return taken
 
     def lower_tokens(self, arguments: Arguments) -> jax.stages.Lowered:
         """From labels to tokens and f_hat alone."""

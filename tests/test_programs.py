@@ -1,6 +1,8 @@
 """The programs of a pipeline: one for all, or classes or images apart."""
 
+import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +18,11 @@ from small_models import (
 
 from sdvar_jax.decoding import TargetOnly, make_request
 from sdvar_jax.decoding.handoff import ORDERS, Handoff
-from sdvar_jax.decoding.speculative import Exact, Speculative
+from sdvar_jax.decoding.speculative import Exact, Residual, Speculative
 from sdvar_jax.decoding.speculative.alone import OnTrial
 from sdvar_jax.decoding.speculative.cost_model import ALONE
 from sdvar_jax.pipeline import Pipeline
-from sdvar_jax.programs import Programs, Run, compiled, needed_bytes, split
+from sdvar_jax.programs import Programs, Run, Weights, compiled, needed_bytes, split
 from sdvar_jax.sampling import SamplingConfig
 
 LEFT_TO_THE_TARGET = Speculative(gamma="adaptive", adaptive_gammas=(0, 1), begin=ALONE)
@@ -29,9 +31,9 @@ ON_TRIAL = OnTrial(Exact(), scales=2)
 HANDOFFS = [Handoff(entry=2, order=order) for order in ORDERS]
 
 
-def arguments_of(pipeline, decoder):
+def arguments_of(pipeline, decoder, labels=(1,)):
     sampling = SamplingConfig()
-    request = make_request(np.asarray([1]), 0, sampling, pipeline.target.config.pyramid)
+    request = make_request(np.asarray(labels), 0, sampling, pipeline.target.config.pyramid)
     return request, decoder, pipeline.prepare(decoder, sampling)
 
 
@@ -64,6 +66,89 @@ def test_apart_they_make_the_same_pictures(decoder):
     for one, other in zip(together.tokens, apart.tokens, strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_allclose(together.images, apart.images, atol=1e-5)
+
+
+def noting(calls, program):
+    """The program; each call leaves a mark."""
+
+    def call(**given):
+        calls.append(1)
+        return program(**given)
+
+    return call
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["all pass", "few pass"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gamma": 2},
+        {"gamma": 1, "check_until": 2},
+        {"gamma": 2, "check_until": 2, "bonus": False},
+        {"refine": 2},
+        {"gamma": 2, "accept": Residual(), "trace": True},
+    ],
+    ids=["all scales", "until the last", "without a bonus", "refined", "traced"],
+)
+def test_where_the_first_check_may_be_all_the_rest_is_asked_for_where_it_is_not(options, same):
+    decoder, asked = Speculative(**options), []
+    target, draft = small_target(), small_target() if same else small_draft()
+    made = []
+    for apart in (False, True):
+        pipeline = Pipeline(target, small_vqvae(), draft)
+        pipeline._programs = Programs(apart=apart)
+        if apart:
+            settled = decoder.settled(target.config.pyramid, 2, (0.0, 0.0))
+            assert settled.at_once
+            arguments = pipeline._arguments(*arguments_of(pipeline, settled, labels=[1, 2]))
+            run = pipeline._compile(arguments, measure=False)
+            rest = noting(asked, run.rest)
+            key = pipeline._key(arguments, measure=False)
+            pipeline._compiled[key] = dataclasses.replace(run, rest=rest)
+        made.append(pipeline.sample([1, 2], decoder=decoder))
+    together, apart = made
+    assert asked == [] if same else [1]
+    assert together.statistics.to_dict() == apart.statistics.to_dict()
+    for one, other in zip(together.tokens, apart.tokens, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(together.images, apart.images, atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, together.traces, apart.traces)
+
+
+def test_the_picture_is_asked_for_before_the_check_is_waited_for():
+    order = []
+
+    class Through:
+        def __bool__(self):
+            order.append("waited")
+            return True
+
+    class Made:
+        decoded = SimpleNamespace(f_hats=None)
+        through = Through()
+
+    def part(name, makes=None):
+        return lambda **_: order.append(name) or makes
+
+    run = Run(
+        begin=part("proposals"),
+        tokens=part("check", Made()),
+        images=part("images"),
+        rest=part("rest"),
+    )
+    run(weights=Weights(None, None, None, None), request=None)
+    assert order == ["proposals", "check", "images", "waited"]
+
+
+def test_what_the_programs_of_an_optimistic_run_need_together():
+    pipeline = pipeline_of(True)
+    decoder = Speculative(gamma=2).settled(pipeline.target.config.pyramid, 1, (0.0, 0.0))
+    run = lowered_for(pipeline, decoder)[0].compile()
+    each = [needed_bytes(part, run.images) for part in (run.begin, run.tokens, run.rest)]
+    assert run.memory_bytes == max(each) < sum(each)
+    # The caches that a part is given are those that it gives back.
+    for part in (run.tokens, run.rest):
+        assert part.memory_analysis().alias_size_in_bytes > 0
 
 
 def test_a_run_tells_what_its_programs_need():

@@ -131,6 +131,59 @@ class Decoder(abc.ABC):
         """Makes all token maps of a batch; pure, to be compiled."""
 
 
+class Checked(struct.PyTreeNode):
+    """What the first check of an optimistic decoder left.
+
+    Attributes:
+      decoded: the result, if there was no need for another.
+      through: whether that is so, bool scalar.
+      state: what to go on from if not; may be overwritten then.
+      kept: what else there is to go on with.
+    """
+
+    decoded: Decoded
+    through: jax.Array
+    state: Any
+    kept: Any
+
+
+class OptimisticDecoder(Decoder):
+    """A decoder whose first check may be its last.
+
+    Its parts can be programs of their own that the device is given without waiting, the picture
+    included. Whether there is more to do is asked while they run. Each part may overwrite the
+    proposals or the state that it is given: it gives back what is needed of it.
+    """
+
+    @property
+    @abc.abstractmethod
+    def at_once(self) -> bool:
+        """Whether the first check can be the last."""
+
+    @abc.abstractmethod
+    def propose(
+        self, draft: VAR, quantizer: Quantizer, request: Request, sampling: TokenSampling
+    ) -> Any:
+        """What the draft makes; pure, as all parts."""
+
+    @abc.abstractmethod
+    def check(
+        self, models: DecodingModels, proposals: Any, request: Request, sampling: TokenSampling
+    ) -> Checked:
+        """What the target says of it."""
+
+    @abc.abstractmethod
+    def go_on(
+        self,
+        models: DecodingModels,
+        state: Any,
+        kept: Any,
+        request: Request,
+        sampling: TokenSampling,
+    ) -> tuple[Decoded, Any]:
+        """The result where the check was not all, and the state behind it, of no further use."""
+
+
 _Begun = TypeVar("_Begun")
 """What the first half of a decoder in halves made, a pytree."""
 

@@ -40,6 +40,9 @@ _DEFAULT_DEVICE = "jax_default_device"
 _OF_NO_ACCOUNT = ("cache", "dump", "log", "profiler")
 # Folders of the package that no program of sampling comes from.
 _ELSEWHERE = ("cli", "data", "editing", "evaluation", "imaging", "training")
+# Where kernels written in Mosaic find what they call: its language says so when it is imported, which
+# nothing does where nothing is traced.
+_KERNEL_PATHS = "MOSAIC_GPU_"
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
 
@@ -66,12 +69,15 @@ class ExecutableCache:
             digest, content = _parted(path.read_bytes())
             if hashlib.sha256(content).digest() != digest:
                 return None
+            paths, executables = pickle.loads(content)
+            for name, place in paths.items():
+                os.environ.setdefault(name, place)
             device = jax.devices()[:1]
             programs = {
                 name: serialize_executable.deserialize_and_load(
                     executable, taken, made, execution_devices=device
                 )
-                for name, (executable, taken, made) in pickle.loads(content).items()
+                for name, (executable, taken, made) in executables.items()
             }
             os.utime(path)  # used now
         except Exception:  # Unpickling and loading raise whatever they like.
@@ -86,9 +92,10 @@ class ExecutableCache:
           programs: by name; compiled in this process, and not run yet.
         """
         try:
-            content = pickle.dumps(
-                {name: serialize_executable.serialize(each) for name, each in programs.items()}
-            )
+            executables = {
+                name: serialize_executable.serialize(each) for name, each in programs.items()
+            }
+            content = pickle.dumps((_kernel_paths(), executables))
         except Exception:  # A backend that cannot raises whatever it likes.
             return
         with contextlib.suppress(OSError, SdvarError):
@@ -116,6 +123,11 @@ class ExecutableCache:
                 return
             path.unlink(missing_ok=True)
             held -= status.st_size
+
+
+def _kernel_paths() -> dict[str, str]:
+    """By the variables that name them."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_KERNEL_PATHS)}
 
 
 def _parted(data: bytes) -> tuple[bytes, bytes]:

@@ -152,3 +152,15 @@ def test_what_comes_from_elsewhere_cannot():
     assert fingerprint(Own()) is None
     assert fingerprint(lambda: 0) is None
     assert fingerprint((1, [Own()])) is None
+
+
+def test_where_kernels_find_what_they_call_is_known_again(cache, monkeypatch):
+    """The language that they are written in says so when it is imported, and here it is not."""
+    monkeypatch.setenv("MOSAIC_GPU_RUNTIME_LIB_PATH", "where it was")
+    monkeypatch.setenv("MOSAIC_GPU_CUDA_ROOT", "where that was")
+    cache.write(KEY, {"twice": compiled(2.0)})
+    monkeypatch.delenv("MOSAIC_GPU_RUNTIME_LIB_PATH")
+    monkeypatch.setenv("MOSAIC_GPU_CUDA_ROOT", "where it is wanted")
+    assert cache.read(KEY) is not None
+    assert os.environ["MOSAIC_GPU_RUNTIME_LIB_PATH"] == "where it was"
+    assert os.environ["MOSAIC_GPU_CUDA_ROOT"] == "where it is wanted"

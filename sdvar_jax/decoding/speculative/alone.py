@@ -58,7 +58,6 @@ def run_alone(
     """
     models = dataclasses.replace(models, draft=None)
     pyramid = models.target.config.pyramid
-    scales = pyramid.num_scales
     request = with_noise(request, pyramid, models.target.config.vocab_size)
     run = SpeculativeRun(
         models=models,
@@ -67,20 +66,13 @@ def run_alone(
         request=request,
         sampling=sampling,
         rule=rule,
-        plan=plan_alone(scales),
-        commit_draft=False,
-        recycle=False,
-        per_sample=True,
-        refine=None,
+        plan=plan_alone(pyramid.num_scales),
     )
     state = initial_state(
-        models.target,
-        None,
+        models.target.config,
         models.quantizer,
         request,
-        rows=run.target_modulations.condition.shape[0],
-        max_calls=scales,
-        keep_draft_logits=False,
+        target_cache=models.target.make_cache(run.target_modulations.condition.shape[0]),
         kept_scales=kept_scales,
         trace=trace,
     )

@@ -113,6 +113,7 @@ def check_window_once(
     """
     if run.models.draft is None:
         state = _extend_proposals(run, state, checked)
+    assert state.target_cache is not None
     logits, cache = forward_window(
         run.models.target,
         run.models.quantizer,

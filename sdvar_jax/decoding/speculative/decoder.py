@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-
-import jax
-import jax.numpy as jnp
-import numpy as np
 
 from sdvar_jax.config import ScalePyramid, VARConfig
 from sdvar_jax.config.validation import require
-from sdvar_jax.decoding.base import Decoded, Decoder, DecodingModels
+from sdvar_jax.decoding.base import (
+    Checked,
+    ClassModulations,
+    Decoded,
+    Decoder,
+    DecodingModels,
+    OptimisticDecoder,
+)
 from sdvar_jax.decoding.request import Request, TokenSampling, with_noise
 from sdvar_jax.decoding.speculative.acceptance import AcceptanceRule, Exact
 from sdvar_jax.decoding.speculative.alone import OnTrial, run_alone
 from sdvar_jax.decoding.speculative.checking import check_window_once
-from sdvar_jax.decoding.speculative.commit import commit_unchecked
 from sdvar_jax.decoding.speculative.cost_model import (
     ALONE,
     DEFAULT_COST,
     FIRST_CHOICE,
     TRIAL,
     CostModel,
-    Spent,
-    acceptance_estimates,
     choose_start,
-    choose_window,
     trial_scales,
 )
-from sdvar_jax.decoding.speculative.drafting import draft_scales, propose_until
-from sdvar_jax.decoding.speculative.run import SpeculativeRun
-from sdvar_jax.decoding.speculative.state import DecodingState, initial_state
-from sdvar_jax.decoding.speculative.windows import (
-    CALLS_ALONE,
-    CheckWindow,
-    WindowPlan,
-    plan_windows,
-)
+from sdvar_jax.decoding.speculative.drafting import draft_scales
+from sdvar_jax.decoding.speculative.loop import draft_and_check, draft_the_rest, run_loop
+from sdvar_jax.decoding.speculative.run import Drafting, SpeculativeRun
+from sdvar_jax.decoding.speculative.state import DecodingState, Kept, Proposals, initial_state
+from sdvar_jax.decoding.speculative.windows import CheckWindow, WindowPlan, plan_windows
+from sdvar_jax.decoding.window import class_modulations
+from sdvar_jax.models import VAR, Quantizer
 
 ADAPTIVE = "adaptive"
 COMMITS = ("target", "draft")
@@ -45,7 +41,7 @@ PROGRESSES = ("per-sample", "minimum")
 
 
 @dataclasses.dataclass(frozen=True)
-class Speculative(Decoder):
+class Speculative(OptimisticDecoder):
     """The draft proposes the next scales, the target checks them in one forward.
 
     Attributes:
@@ -72,6 +68,7 @@ class Speculative(Decoder):
       cost: costs of the forwards that "adaptive" goes by.
       begin: how a run of "adaptive" windows begins, as ``settled`` decides it: all is left to the
         target, or the number of the first choice; None leaves it to the loop.
+      at_once: whether the first window may be all that there is to check, as ``settled`` finds it.
       trace: keep what happened at each target call.
     """
 
@@ -88,6 +85,7 @@ class Speculative(Decoder):
     adaptive_overhead: float = 0.1
     cost: CostModel = DEFAULT_COST
     begin: int | None = None
+    at_once: bool = False
     trace: bool = False
 
     name = "speculative"
@@ -153,6 +151,10 @@ class Speculative(Decoder):
             f"begin must be {ALONE} or lie in {FIRST_CHOICE}..{ways - 1}, got {self.begin}",
         )
         require(
+            not (self.at_once and (self.begin == ALONE or not self.needs_draft)),
+            "at_once is for runs that begin with a window of the draft",
+        )
+        require(
             not (self.self_speculative and self.check_until is not None),
             "check_until hands over to the draft, and self-speculation has none",
         )
@@ -161,6 +163,16 @@ class Speculative(Decoder):
     def recycles(self) -> bool:
         """Whether the target's tokens behind a rejection are proposed again."""
         return self.recycle or self.refine is not None or self.self_speculative
+
+    @property
+    def keeps_drafts(self) -> bool:
+        """Whether the draft has seen what was accepted, and drafted all that was proposed.
+
+        An accepted scale may get the target's tokens in place of the draft's under all rules but
+        the exact one.
+        """
+        same = self.commit == "draft" or isinstance(self.accept, Exact)
+        return same and not self.recycles
 
     @property
     def needs_draft(self) -> bool:
@@ -213,11 +225,24 @@ class Speculative(Decoder):
     def settled(
         self, pyramid: ScalePyramid, batch: int, acceptance_seen: tuple[float, float]
     ) -> Decoder:
-        """Adaptive windows that may leave all to the target begin as earlier runs advise.
+        """How a run begins is decided once: what is asked in the loop costs more on a GPU.
 
-        Else what comes next is asked in the loop, which on a GPU costs more than a draft is worth
-        where few of its scales pass.
+        Adaptive windows that may leave all to the target begin as earlier runs advise.
         """
+        begun = self._begun(pyramid, batch, acceptance_seen)
+        if not isinstance(begun, Speculative) or not begun.uses_draft:
+            return begun
+        plan = begun.plan(pyramid)
+        first = begun._first(plan)
+        decided = plan.decided_until(pyramid.num_scales, keeps_drafts=begun.keeps_drafts)
+        if first is None or first.window.stop < decided:
+            return begun
+        return dataclasses.replace(begun, at_once=True)
+
+    def _begun(
+        self, pyramid: ScalePyramid, batch: int, acceptance_seen: tuple[float, float]
+    ) -> Decoder:
+        """With ``begin`` as earlier runs advise, or the draft on trial."""
         everywhere = self.limit(pyramid.num_scales) == pyramid.num_scales
         if self.gamma != ADAPTIVE or not self.needs_draft or not everywhere:
             return self
@@ -252,10 +277,93 @@ class Speculative(Decoder):
             state = run_alone(models, request, sampling, self.accept, trace=self.trace)
             return _decoded(state)
         draft = models.draft if self.needs_draft else None
-        pyramid = models.target.config.pyramid
-        request = with_noise(request, pyramid, models.target.config.vocab_size)
-        run = SpeculativeRun(
-            models=dataclasses.replace(models, draft=draft),
+        config = models.target.config
+        request = with_noise(request, config.pyramid, config.vocab_size)
+        run = self._run(dataclasses.replace(models, draft=draft), request, sampling)
+        rows = run.target_modulations.condition.shape[0]
+        state = initial_state(
+            config,
+            models.quantizer,
+            request,
+            target_cache=models.target.make_cache(rows),
+            draft_cache=None if draft is None else draft.make_cache(rows),
+            keep_draft_logits=self.accept.needs_draft_logits,
+            trace=self.trace,
+        )
+        if run.first is not None:
+            state = draft_and_check(run, state, run.first)
+        return _decoded(draft_the_rest(run, run_loop(run, state)))
+
+    def propose(
+        self, draft: VAR, quantizer: Quantizer, request: Request, sampling: TokenSampling
+    ) -> Proposals:
+        """The drafted scales of the first window."""
+        config = draft.config
+        request = with_noise(request, config.pyramid, config.vocab_size)
+        assert request.noise is not None
+        modulations = class_modulations(draft, request, sampling)
+        state = initial_state(
+            config,
+            quantizer,
+            request,
+            draft_cache=draft.make_cache(modulations.condition.shape[0]),
+            keep_draft_logits=self.accept.needs_draft_logits,
+            trace=self.trace,
+        )
+        first = self._first(self.plan(config.pyramid))
+        assert first is not None
+        drafting = Drafting(draft, quantizer, modulations, request, sampling)
+        state = draft_scales(drafting, state, first.drafted_scales)
+        return Proposals(state=state, modulations=modulations, noise=request.noise)
+
+    def check(
+        self,
+        models: DecodingModels,
+        proposals: Proposals,
+        request: Request,
+        sampling: TokenSampling,
+    ) -> Checked:
+        """The first window, and what follows it where all of it passes."""
+        request = request.replace(noise=proposals.noise)
+        modulations = ClassModulations(
+            target=class_modulations(models.target, request, sampling), draft=proposals.modulations
+        )
+        run = self._run(dataclasses.replace(models, given=modulations), request, sampling)
+        assert run.first is not None
+        rows = run.target_modulations.condition.shape[0]
+        state = proposals.state.replace(target_cache=models.target.make_cache(rows))
+        state = check_window_once(run, state, checked=run.first)
+        ended = draft_the_rest(run, state)
+        # What the draft's cache holds beyond the committed scales is never read.
+        state = state.replace(draft_cache=ended.draft_cache)
+        return Checked(
+            decoded=_decoded(ended),
+            through=state.committed >= run.decided_until,
+            state=state,
+            kept=Kept(modulations=modulations, noise=proposals.noise),
+        )
+
+    def go_on(
+        self,
+        models: DecodingModels,
+        state: DecodingState,
+        kept: Kept,
+        request: Request,
+        sampling: TokenSampling,
+    ) -> tuple[Decoded, DecodingState]:
+        """The windows behind the first."""
+        request = request.replace(noise=kept.noise)
+        run = self._run(dataclasses.replace(models, given=kept.modulations), request, sampling)
+        state = draft_the_rest(run, run_loop(run, state))
+        return _decoded(state), state
+
+    def _run(
+        self, models: DecodingModels, request: Request, sampling: TokenSampling
+    ) -> SpeculativeRun:
+        """What stays the same."""
+        draft, plan = models.draft, self.plan(models.target.config.pyramid)
+        return SpeculativeRun(
+            models=models,
             target_modulations=models.modulations(models.target, request, sampling),
             draft_modulations=(
                 None if draft is None else models.modulations(draft, request, sampling)
@@ -263,135 +371,22 @@ class Speculative(Decoder):
             request=request,
             sampling=sampling,
             rule=self.accept,
-            plan=self.plan(pyramid),
+            plan=plan,
+            keeps_drafts=self.keeps_drafts,
             commit_draft=self.commit == "draft",
             recycle=self.recycles,
             per_sample=self.progress == "per-sample",
             refine=self.refine,
+            first=self._first(plan),
+            cost=self.cost,
+            overhead=self.adaptive_overhead,
         )
-        state = initial_state(
-            models.target,
-            draft,
-            models.quantizer,
-            request,
-            rows=run.target_modulations.condition.shape[0],
-            max_calls=pyramid.num_scales,
-            keep_draft_logits=self.accept.needs_draft_logits,
-            trace=self.trace,
-        )
-        return _decoded(self._run_all(run, state))
 
-    def _run_all(self, run: SpeculativeRun, state: DecodingState) -> DecodingState:
-        """Window after window; what can be laid out beforehand stands outside the loop.
-
-        On a GPU each turn of the loop and each branch chosen costs a round trip to the host and the
-        launch of all its kernels, which then cannot hide behind the work before it. The first
-        window begins at the first scale, whatever happens, and where the draft has seen all that
-        is committed, the scales behind the last checked one follow in one go.
-        """
-        plan, scales = run.plan, run.pyramid.num_scales
-        first = 0 if plan.choices == 1 else None
+    def _first(self, plan: WindowPlan) -> CheckWindow | None:
+        """The window that begins a run, where it is known beforehand."""
         if self.begin is not None:
-            first = self.begin - FIRST_CHOICE
-        fixed_end = plan.limit < scales and self._draft_is_up_to_date(plan)
-        if first is not None:
-            state = self._draft_and_check(run, plan.at(0, first), state)
-        start, stop = int(first is not None), plan.limit if fixed_end else scales
-        if start < stop:
-            state = jax.lax.while_loop(
-                lambda state: state.committed < stop,
-                functools.partial(self._step, run, start, stop),
-                state,
-            )
-        if fixed_end:
-            state = draft_scales(run, state, range(plan.limit, scales))
-            state = commit_unchecked(run, state)
-        return state
-
-    def _draft_and_check(
-        self, run: SpeculativeRun, checked: CheckWindow, state: DecodingState
-    ) -> DecodingState:
-        """A window whose start is known; if it drafts, the draft has seen all scales before it."""
-        state = draft_scales(run, state, range(checked.window.start, checked.drafted_stop))
-        return check_window_once(run, state, checked=checked)
-
-    def _step(
-        self, run: SpeculativeRun, start: int, stop: int, state: DecodingState
-    ) -> DecodingState:
-        """Drafts and checks the windows of a turn; behind the last checked scale, drafts the rest.
-
-        The scales committed before it lie in start..stop - 1.
-        """
-        plan, scales = run.plan, run.pyramid.num_scales
-        turns = [plan.turn(s, c) for s in range(start, plan.limit) for c in range(plan.choices)]
-        branches = [functools.partial(_check_windows, run, windows) for windows in turns]
-        stops = [windows[0].drafted_stop for windows in turns]
-        index = (state.committed - start) * plan.choices
-        if plan.choices > 1:
-            index = index + self._choice(run, state)
-        if plan.limit < stop:
-            branches.append(functools.partial(commit_unchecked, run))
-            stops.append(scales)
-            index = jnp.where(state.committed >= plan.limit, len(turns), index)
-        if run.models.draft is not None:
-            until = jnp.asarray(np.asarray(stops, np.int32))[index]
-            state = propose_until(run, state, until, catches_up=self._draft_may_lag(plan))
-        return jax.lax.switch(index, branches, state)
-
-    def _draft_may_lag(self, plan: WindowPlan) -> bool:
-        """Whether scales get tokens that the draft did not make itself."""
-        undrafted = any(checked.drafted_stop < checked.window.stop for checked in plan.windows)
-        return undrafted or self.recycles
-
-    def _draft_is_up_to_date(self, plan: WindowPlan) -> bool:
-        """Whether the draft's cache is always valid up to the last committed scale.
-
-        It is not where an accepted scale gets other tokens than the draft's, which the target's
-        may be under all rules but the exact one.
-        """
-        keeps_drafts = self.commit == "draft" or isinstance(self.accept, Exact)
-        return keeps_drafts and not self._draft_may_lag(plan)
-
-    def _choice(self, run: SpeculativeRun, state: DecodingState) -> jax.Array:
-        """The adaptive choice, from the share of judged scales that passed.
-
-        That is the share of one sample: all of the batch are pooled, and those of earlier batches
-        count like those of this one so far.
-        """
-        counters = state.counters
-        accepted = jnp.sum(counters.accepted) + run.request.acceptance_seen[0]
-        rejected = jnp.sum(counters.rejected)
-        judged = jnp.sum(counters.accepted) + rejected + run.request.acceptance_seen[1]
-        spent = Spent(
-            committed=state.committed,
-            draft_length=state.draft_length,
-            draft_calls=counters.draft_calls,
-            draft_tokens=counters.draft_tokens,
-            target_calls=counters.target_calls,
-            target_tokens=counters.target_tokens,
-            # A turn of the target alone is several of its calls.
-            turns=counters.drafts + (counters.target_calls - counters.drafts) / CALLS_ALONE,
-        )
-        acceptance, proven = acceptance_estimates(accepted, judged)
-        return choose_window(
-            run.plan,
-            run.pyramid,
-            self.cost,
-            spent,
-            state.at_stake,
-            acceptance,
-            proven,
-            self.adaptive_overhead,
-        )
-
-
-def _check_windows(
-    run: SpeculativeRun, windows: tuple[CheckWindow, ...], state: DecodingState
-) -> DecodingState:
-    """Checks windows that follow each other, see ``WindowPlan.turn``."""
-    for checked in windows:
-        state = check_window_once(run, state, checked=checked)
-    return state
+            return plan.at(0, self.begin - FIRST_CHOICE)
+        return plan.at(0, 0) if plan.choices == 1 else None
 
 
 def _decoded(state: DecodingState) -> Decoded:

@@ -8,8 +8,9 @@ from sdvar_jax.config import ScalePyramid
 from sdvar_jax.decoding.base import DecodingModels
 from sdvar_jax.decoding.request import Request, TokenSampling
 from sdvar_jax.decoding.speculative.acceptance import AcceptanceRule
-from sdvar_jax.decoding.speculative.windows import WindowPlan
-from sdvar_jax.models import Modulations
+from sdvar_jax.decoding.speculative.cost_model import DEFAULT_COST, CostModel
+from sdvar_jax.decoding.speculative.windows import CheckWindow, WindowPlan
+from sdvar_jax.models import VAR, Modulations, Quantizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,30 @@ class Judging:
 
 
 @dataclasses.dataclass(frozen=True)
+class Drafting:
+    """What the draft proposes with; the target has no part in it.
+
+    Attributes:
+      model: the draft.
+      quantizer: shared with the target.
+      modulations: the draft's class modulations.
+      request: the run's arrays.
+      sampling: what of sampling is compiled in.
+    """
+
+    model: VAR
+    quantizer: Quantizer
+    modulations: Modulations
+    request: Request
+    sampling: TokenSampling
+
+    @property
+    def pyramid(self) -> ScalePyramid:
+        """The scales."""
+        return self.model.config.pyramid
+
+
+@dataclasses.dataclass(frozen=True)
 class SpeculativeRun:
     """Models, inputs and settings of a run; closed over by the loop, never carried.
 
@@ -41,10 +66,14 @@ class SpeculativeRun:
       sampling: what of sampling is compiled in.
       rule: when a drafted scale passes.
       plan: the windows that may be checked.
+      keeps_drafts: the draft has seen all tokens of accepted scales, and drafted all proposals.
       commit_draft: accepted scales keep the draft's tokens; else the target's are committed.
       recycle: the target's tokens behind a rejection are the next proposals.
       per_sample: samples keep what they got beyond the slowest one.
       refine: after this many target calls everything is committed; None for no bound.
+      first: the window that the run begins with; None where the loop chooses it.
+      cost: costs of the forwards that adaptive windows go by.
+      overhead: what they may lose, see ``Speculative.adaptive_overhead``.
     """
 
     models: DecodingModels
@@ -54,15 +83,39 @@ class SpeculativeRun:
     sampling: TokenSampling
     rule: AcceptanceRule
     plan: WindowPlan
-    commit_draft: bool
-    recycle: bool
-    per_sample: bool
-    refine: int | None
+    keeps_drafts: bool = False
+    commit_draft: bool = False
+    recycle: bool = False
+    per_sample: bool = True
+    refine: int | None = None
+    first: CheckWindow | None = None
+    cost: CostModel = DEFAULT_COST
+    overhead: float = 0.0
 
     @property
     def pyramid(self) -> ScalePyramid:
         """The scales."""
         return self.models.target.config.pyramid
+
+    @property
+    def decided_until(self) -> int:
+        """The scale that the loop ends at, see ``WindowPlan.decided_until``."""
+        scales = self.pyramid.num_scales
+        return self.plan.decided_until(scales, keeps_drafts=self.keeps_drafts)
+
+    @property
+    def drafting(self) -> Drafting | None:
+        """What scales are drafted with; None without a draft."""
+        if self.models.draft is None:
+            return None
+        assert self.draft_modulations is not None
+        return Drafting(
+            model=self.models.draft,
+            quantizer=self.models.quantizer,
+            modulations=self.draft_modulations,
+            request=self.request,
+            sampling=self.sampling,
+        )
 
     @property
     def judging(self) -> Judging:

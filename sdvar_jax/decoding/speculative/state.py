@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from sdvar_jax.config import VARConfig
+from sdvar_jax.decoding.base import ClassModulations
 from sdvar_jax.decoding.f_hat import NO_TOKEN, initial_f_hats
 from sdvar_jax.decoding.request import Request
-from sdvar_jax.models import VAR, KVCache, Quantizer
+from sdvar_jax.models import KVCache, Modulations, Quantizer
 
 # Who made a scale, as recorded in ``Counters.makers``.
 MAKER_NONE, MAKER_ACCEPTED, MAKER_CORRECTED, MAKER_BONUS, MAKER_UNCHECKED, MAKER_TARGET = range(6)
@@ -99,7 +101,7 @@ class DecodingState(struct.PyTreeNode):
       proposed: scales of each sample that hold committed or proposed tokens, int32 [batch].
       f_hats: f_hat before each scale, see ``decoding.f_hat``.
       draft_length: scales whose keys and values the draft's cache holds, int32 scalar.
-      target_cache: the target's; valid up to the committed scales.
+      target_cache: the target's; valid up to the committed scales. None before the target is asked.
       draft_cache: the draft's, or None without a draft.
       draft_logits: the draft's guided logits [batch, total_length, vocab] where the acceptance
         rule needs them, else None.
@@ -114,7 +116,7 @@ class DecodingState(struct.PyTreeNode):
     proposed: jax.Array
     f_hats: jax.Array
     draft_length: jax.Array
-    target_cache: KVCache
+    target_cache: KVCache | None
     draft_cache: KVCache | None
     draft_logits: jax.Array | None
     target_logits: jax.Array | None
@@ -133,33 +135,57 @@ class DecodingState(struct.PyTreeNode):
         return jnp.sum(self.progress[:, None] <= scales[None], axis=0, dtype=jnp.int32)
 
 
+class Proposals(struct.PyTreeNode):
+    """What the draft made for the first window, before the target is asked.
+
+    Attributes:
+      state: without the target's cache.
+      modulations: the draft's class modulations.
+      noise: the run's, see ``Request``.
+    """
+
+    state: DecodingState
+    modulations: Modulations
+    noise: jax.Array
+
+
+class Kept(struct.PyTreeNode):
+    """What a run goes on with behind the first window, besides its state.
+
+    Attributes:
+      modulations: the class modulations of both models.
+      noise: the run's, see ``Request``.
+    """
+
+    modulations: ClassModulations
+    noise: jax.Array
+
+
 def initial_state(
-    target: VAR,
-    draft: VAR | None,
+    config: VARConfig,
     quantizer: Quantizer,
     request: Request,
     *,
-    rows: int,
-    max_calls: int,
-    keep_draft_logits: bool,
-    trace: bool,
+    target_cache: KVCache | None = None,
+    draft_cache: KVCache | None = None,
+    keep_draft_logits: bool = False,
     kept_scales: int = 0,
+    trace: bool = False,
 ) -> DecodingState:
     """The state before the first scale.
 
     Args:
-      target: the large model.
-      draft: the small model, or None.
+      config: of target or draft, whose scales and vocabulary are the same.
       quantizer: the shared quantizer.
       request: the run's arrays.
-      rows: rows of the caches, 2 * batch under guidance.
-      max_calls: bound on the target calls.
+      target_cache: the target's, empty; None where it is not asked yet.
+      draft_cache: the draft's, empty; None without a draft.
       keep_draft_logits: make room for the draft's logits.
-      trace: make room for a trace.
       kept_scales: make room for the target's logits of the scales before this one.
+      trace: make room for a trace.
     """
-    batch, pyramid, vocab = request.batch, target.config.pyramid, target.config.vocab_size
-    length = pyramid.total_length
+    batch, pyramid, vocab = request.batch, config.pyramid, config.vocab_size
+    length, max_calls = pyramid.total_length, pyramid.num_scales  # Each call commits a scale.
     f_hats = initial_f_hats(quantizer, batch)
     return DecodingState(
         tokens=jnp.full((batch, length), NO_TOKEN, jnp.int32),
@@ -167,8 +193,8 @@ def initial_state(
         proposed=jnp.zeros((batch,), jnp.int32),
         f_hats=f_hats,
         draft_length=jnp.zeros((), jnp.int32),
-        target_cache=target.make_cache(rows),
-        draft_cache=(None if draft is None else draft.make_cache(rows)),
+        target_cache=target_cache,
+        draft_cache=draft_cache,
         draft_logits=(
             jnp.zeros((batch, length, vocab), jnp.float32) if keep_draft_logits else None
         ),

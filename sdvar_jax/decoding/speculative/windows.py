@@ -29,6 +29,11 @@ class CheckWindow:
         return self.window.start + self.drafted
 
     @property
+    def drafted_scales(self) -> range:
+        """The drafted ones."""
+        return range(self.window.start, self.drafted_stop)
+
+    @property
     def has_bonus(self) -> bool:
         """Whether its last scale is drawn from the target without a draft."""
         return self.window.start + self.drafted < self.window.stop
@@ -69,6 +74,27 @@ class WindowPlan:
     def at(self, start: int, choice: int) -> CheckWindow:
         """The window of a start scale and a choice."""
         return self.windows[start * self.choices + choice]
+
+    @property
+    def leaves_undrafted(self) -> bool:
+        """Whether the target makes scales that the draft has not seen, a bonus among them."""
+        return any(checked.drafted_stop < checked.window.stop for checked in self.windows)
+
+    def decided_until(self, num_scales: int, *, keeps_drafts: bool) -> int:
+        """The scale behind the last that anything is decided of.
+
+        The scales behind the last checked one are drafted in one go where the draft has seen all
+        that is committed by then, or all but the last scale. Where each window reaches to the last
+        checked scale, no more than the bonus at its end is missing.
+
+        Args:
+          num_scales: of the pyramid.
+          keeps_drafts: whether accepted scales keep the draft's own tokens, and all proposals are
+            drafts; the draft's cache would hold other ones.
+        """
+        reaching = all(checked.window.stop == self.limit for checked in self.windows)
+        known = keeps_drafts and (reaching or not self.leaves_undrafted)
+        return self.limit if known else num_scales
 
     def turn(self, start: int, choice: int) -> tuple[CheckWindow, ...]:
         """The windows that follow each other in one turn of the loop.

@@ -59,16 +59,7 @@ def make_run(limit=SCALES, **options):
 def committed(proposals, targets, passed, progress, options, checked, given):
     run = make_run(**dict(options))
     models = run.models
-    state = initial_state(
-        models.target,
-        models.draft,
-        models.quantizer,
-        run.request,
-        rows=2 * BATCH,
-        max_calls=SCALES,
-        keep_draft_logits=False,
-        trace=True,
-    )
+    state = initial_state(models.target.config, models.quantizer, run.request, trace=True)
     state = state.replace(
         tokens=proposals,
         progress=progress,
@@ -269,16 +260,7 @@ def test_counts_and_trace_of_a_call():
 def test_the_scales_behind_the_last_checked_one_are_taken_as_the_draft_made_them():
     run = make_run(limit=2)
     models = run.models
-    state = initial_state(
-        models.target,
-        models.draft,
-        models.quantizer,
-        run.request,
-        rows=2 * BATCH,
-        max_calls=SCALES,
-        keep_draft_logits=False,
-        trace=False,
-    )
+    state = initial_state(models.target.config, models.quantizer, run.request)
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, VOCAB, PROPOSALS.shape), jnp.int32)
     state = state.replace(tokens=tokens, progress=jnp.full((BATCH,), 2, jnp.int32))
     done = commit_unchecked(run, state)

@@ -32,7 +32,7 @@ from sdvar_jax.decoding import (
     TokenSampling,
 )
 from sdvar_jax.decoding.speculative import MAKER_NAMES, Exact, Match, Residual, checking, drafting
-from sdvar_jax.decoding.speculative import decoder as decoder_module
+from sdvar_jax.decoding.speculative import loop as loop_module
 from sdvar_jax.decoding.speculative.commit import commit
 
 SCALES = PYRAMID.num_scales
@@ -78,9 +78,11 @@ def in_pieces():
     def run(decoder, models, request):
         made.clear()
         with pytest.MonkeyPatch.context() as patch, jax.disable_jit():
-            patch.setattr(drafting, "draft_window", piece(drafting.draft_window, "draft", "window"))
+            draft = piece(drafting.draft_window, "draft", "window")
+            for module in (drafting, loop_module):
+                patch.setattr(module, "draft_window", draft)
             patch.setattr(
-                decoder_module,
+                loop_module,
                 "check_window_once",
                 piece(checking.check_window_once, "target", "checked"),
             )
@@ -134,11 +136,15 @@ def test_ten_scales_in_one_compiled_loop(gamma):
     ("rule", "commit"),
     [(Exact(), "target"), (Residual(), "target"), (Match(), "target"), (Match(), "draft")],
 )
-def test_behind_the_last_checked_scale_the_draft_goes_on_from_what_was_committed(rule, commit):
-    """Accepted scales may hold other tokens than those that the draft's cache was filled with."""
-    decoder = Speculative(gamma=2, bonus=False, check_until=2, accept=rule, commit=commit)
+@pytest.mark.parametrize("gamma", [1, 2])
+@pytest.mark.parametrize("bonus", [False, True])
+def test_behind_the_last_checked_scale_the_draft_goes_on_from_what_was_committed(
+    rule, commit, gamma, bonus
+):
+    """It may have drafted other tokens than were accepted, or none of a bonus scale."""
+    decoder = Speculative(gamma=gamma, bonus=bonus, check_until=2, accept=rule, commit=commit)
     models, checked = tiny_models(1.0), slice(0, PYRAMID.offsets[2])
-    for seed in range(6):
+    for seed in range(4):
         request = tiny_request((1, 3), seed)
         if rule.name == "match":
             request = request.replace(threshold=jnp.float32(0.0))
@@ -220,7 +226,7 @@ class TestHowAnAdaptiveRunBegins:
     @pytest.mark.parametrize(
         "decoder",
         [
-            Speculative(gamma=2),
+            Speculative(gamma=1),
             Speculative(gamma="adaptive", adaptive_gammas=(1, 2)),
             Speculative(gamma="adaptive", check_until=2),
             Speculative(gamma="adaptive", self_speculative=True),
@@ -230,6 +236,25 @@ class TestHowAnAdaptiveRunBegins:
     )
     def test_others_leave_it_to_the_loop(self, decoder):
         assert decoder.settled(PYRAMID, 1, (0.0, 1000.0)) is decoder
+
+    @pytest.mark.parametrize(
+        ("options", "at_once"),
+        [
+            ({"gamma": 2}, True),
+            ({"gamma": 2, "bonus": False}, False),
+            ({"gamma": (2, 1, 1)}, True),
+            ({"gamma": 1, "check_until": 2}, True),
+            ({"gamma": 1, "check_until": 2, "bonus": False}, False),
+            ({"gamma": 1, "check_until": 2, "accept": Match()}, False),
+            ({"gamma": 1, "check_until": 2, "accept": Match(), "commit": "draft"}, True),
+            ({"refine": 2}, True),
+            ({"gamma": 2, "self_speculative": True}, False),
+        ],
+    )
+    def test_whether_the_first_window_may_be_all(self, options, at_once):
+        """It reaches to the last scale that is checked, and the draft has seen what passed."""
+        settled = Speculative(**options).settled(PYRAMID, 1, (0.0, 0.0))
+        assert settled.at_once == at_once
 
     def test_the_host_waits_only_for_what_the_device_decides(self):
         decoder = Speculative(gamma="adaptive", cost=FREE_TURNS)

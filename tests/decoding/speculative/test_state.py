@@ -14,16 +14,7 @@ SCALES = PYRAMID.num_scales
 @functools.cache
 def state_of(batch):
     models = tiny_models().merged()
-    return initial_state(
-        models.target,
-        models.draft,
-        models.quantizer,
-        tiny_request((0,) * batch),
-        rows=2 * batch,
-        max_calls=SCALES,
-        keep_draft_logits=False,
-        trace=False,
-    )
+    return initial_state(models.target.config, models.quantizer, tiny_request((0,) * batch))
 
 
 @pytest.mark.parametrize(
