@@ -40,7 +40,7 @@ _DEFAULT_DEVICE = "jax_default_device"
 _OF_NO_ACCOUNT = ("cache", "dump", "log", "profiler")
 # Folders of the package that no program of sampling comes from.
 _ELSEWHERE = ("cli", "data", "editing", "evaluation", "imaging", "training")
-# Where kernels written in Mosaic find what they call: its language says so when it is imported, which
+# Where kernels of Mosaic find what they call: its language says so when it is imported, which
 # nothing does where nothing is traced.
 _KERNEL_PATHS = "MOSAIC_GPU_"
 _PLAIN = (str, bytes, int, float, bool, type(None))
