@@ -135,7 +135,7 @@ class Handoff(DecoderInHalves[Begun]):
         assert request.noise is not None
         f_hats = initial_f_hats(quantizer, request.batch)
         modulations = class_modulations(model, request, sampling)
-        cache = model.make_cache(modulations.condition.shape[0])
+        cache = model.make_cache(modulations.condition.shape[0], self.entry)
         token_maps = [jnp.zeros((request.batch, 0), jnp.int32)]
         for scale in range(self.entry):
             _, tokens, f_hats, cache = decode_scale(

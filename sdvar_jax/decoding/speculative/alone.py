@@ -166,7 +166,7 @@ class OnTrial(DecoderInHalves[BeforeTrial]):
             quantizer,
             modulations,
             begun.f_hats,
-            model.make_cache(modulations.condition.shape[0]),
+            model.make_cache(modulations.condition.shape[0], self.scales),
             window,
             request,
             sampling,

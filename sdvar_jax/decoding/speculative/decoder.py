@@ -33,9 +33,15 @@ from sdvar_jax.decoding.speculative.run import Drafting, SpeculativeRun
 from sdvar_jax.decoding.speculative.state import DecodingState, Kept, Proposals, initial_state
 from sdvar_jax.decoding.speculative.windows import CheckWindow, WindowPlan, plan_windows
 from sdvar_jax.decoding.window import class_modulations
-from sdvar_jax.models import VAR, Quantizer
+from sdvar_jax.models import VAR, KVCache, Quantizer
 
 ADAPTIVE = "adaptive"
+AT_ONCE_BATCH = 4
+"""Samples up to which a run may be given to the device as if its first check was its last.
+
+Of more, one is likely to fail, and the pictures of all are in vain; nor does the host's time count.
+"""
+
 COMMITS = ("target", "draft")
 PROGRESSES = ("per-sample", "minimum")
 
@@ -235,7 +241,7 @@ class Speculative(OptimisticDecoder):
         plan = begun.plan(pyramid)
         first = begun._first(plan)
         decided = plan.decided_until(pyramid.num_scales, keeps_drafts=begun.keeps_drafts)
-        if first is None or first.window.stop < decided:
+        if batch > AT_ONCE_BATCH or first is None or first.window.stop < decided:
             return begun
         return dataclasses.replace(begun, at_once=True)
 
@@ -285,8 +291,8 @@ class Speculative(OptimisticDecoder):
             config,
             models.quantizer,
             request,
-            target_cache=models.target.make_cache(rows),
-            draft_cache=None if draft is None else draft.make_cache(rows),
+            target_cache=models.target.make_cache(rows, run.plan.limit),
+            draft_cache=None if draft is None else self._draft_cache(draft, rows),
             keep_draft_logits=self.accept.needs_draft_logits,
             trace=self.trace,
         )
@@ -306,7 +312,7 @@ class Speculative(OptimisticDecoder):
             config,
             quantizer,
             request,
-            draft_cache=draft.make_cache(modulations.condition.shape[0]),
+            draft_cache=self._draft_cache(draft, modulations.condition.shape[0]),
             keep_draft_logits=self.accept.needs_draft_logits,
             trace=self.trace,
         )
@@ -331,7 +337,8 @@ class Speculative(OptimisticDecoder):
         run = self._run(dataclasses.replace(models, given=modulations), request, sampling)
         assert run.first is not None
         rows = run.target_modulations.condition.shape[0]
-        state = proposals.state.replace(target_cache=models.target.make_cache(rows))
+        target_cache = models.target.make_cache(rows, run.plan.limit)
+        state = proposals.state.replace(target_cache=target_cache)
         state = check_window_once(run, state, checked=run.first)
         ended = draft_the_rest(run, state)
         # What the draft's cache holds beyond the committed scales is never read.
@@ -381,6 +388,12 @@ class Speculative(OptimisticDecoder):
             cost=self.cost,
             overhead=self.adaptive_overhead,
         )
+
+    def _draft_cache(self, draft: VAR, rows: int) -> KVCache:
+        """Room for what the draft makes: not for a bonus at the end of the pyramid."""
+        pyramid = draft.config.pyramid
+        plan, scales = self.plan(pyramid), pyramid.num_scales
+        return draft.make_cache(rows, plan.drafted_stop if plan.limit == scales else scales)
 
     def _first(self, plan: WindowPlan) -> CheckWindow | None:
         """The window that begins a run, where it is known beforehand."""

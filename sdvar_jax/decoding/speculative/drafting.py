@@ -92,6 +92,8 @@ def propose_until(
       catches_up: whether the draft's cache may lag behind the tokens (bonus scales, recycling);
         compiles the two-scale windows that close the gap.
     """
+    if last == 0:
+        return state
     windows = [Window(scale, scale + 1) for scale in range(last)]
     if catches_up:
         windows += [Window(scale, scale + 2) for scale in range(last - 1)]

@@ -76,7 +76,7 @@ def _step(run: SpeculativeRun, start: int, stop: int, state: DecodingState) -> D
     if run.drafting is not None:
         until = jnp.asarray(np.asarray(stops, np.int32))[index]
         lags = plan.leaves_undrafted or run.recycle
-        state = propose_until(run.drafting, state, until, last=stop, catches_up=lags)
+        state = propose_until(run.drafting, state, until, last=run.proposed_until, catches_up=lags)
     return jax.lax.switch(index, branches, state)
 
 

@@ -104,6 +104,12 @@ class SpeculativeRun:
         return self.plan.decided_until(scales, keeps_drafts=self.keeps_drafts)
 
     @property
+    def proposed_until(self) -> int:
+        """The scale behind the last that the draft makes in the loop."""
+        all_checked = self.decided_until == self.plan.limit
+        return self.plan.drafted_stop if all_checked else self.pyramid.num_scales
+
+    @property
     def drafting(self) -> Drafting | None:
         """What scales are drafted with; None without a draft."""
         if self.models.draft is None:

@@ -76,6 +76,11 @@ class WindowPlan:
         return self.windows[start * self.choices + choice]
 
     @property
+    def drafted_stop(self) -> int:
+        """The scale behind the last that is drafted to be checked."""
+        return max(checked.drafted_stop for checked in self.windows)
+
+    @property
     def leaves_undrafted(self) -> bool:
         """Whether the target makes scales that the draft has not seen, a bonus among them."""
         return any(checked.drafted_stop < checked.window.stop for checked in self.windows)

@@ -121,7 +121,7 @@ class Block(nnx.Module):
         Args:
           x: [batch, length, width].
           modulation: [batch, 6, width].
-          cached: this block's keys and values [batch, total_length, heads, head_dim]; the window's
+          cached: this block's keys and values [batch, cache length, heads, head_dim]; the window's
             own are written at ``offset`` and attention reads positions 0..offset+length. None:
             attention over the window alone.
           offset: position of the window's first token.

@@ -1,4 +1,4 @@
-"""The KV cache: keys and values of all positions so far, padded to the full length."""
+"""The KV cache: keys and values of all positions so far, padded to a fixed length."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class KVCache(struct.PyTreeNode):
     so taking scales back is a change of its committed length and touches no array.
 
     Attributes:
-      keys: one array a block, [batch, total_length, heads, head_dim]; or one of all blocks,
-        [depth, batch, total_length, heads, head_dim], for stacked blocks.
+      keys: one array a block, [batch, length, heads, head_dim]; or one of all blocks,
+        [depth, batch, length, heads, head_dim], for stacked blocks.
       values: likewise.
     """
 
@@ -27,10 +27,25 @@ class KVCache(struct.PyTreeNode):
 
     @classmethod
     def make(
-        cls, config: VARConfig, batch: int, dtype: DTypeLike, *, stacked: bool = False
+        cls,
+        config: VARConfig,
+        batch: int,
+        dtype: DTypeLike,
+        *,
+        scales: int | None = None,
+        stacked: bool = False,
     ) -> KVCache:
-        """An empty cache for ``batch`` rows (twice the images under guidance)."""
-        shape = (batch, config.pyramid.total_length, config.heads, config.head_dim)
+        """An empty cache.
+
+        Args:
+          config: the model's.
+          batch: rows, twice the images under guidance.
+          dtype: of keys and values.
+          scales: the model is asked for the scales before this one alone; None for all.
+          stacked: one array for all blocks.
+        """
+        length = config.pyramid.offsets[config.pyramid.num_scales if scales is None else scales]
+        shape = (batch, length, config.heads, config.head_dim)
         if stacked:
             whole = (config.depth, *shape)
             return cls(keys=(jnp.zeros(whole, dtype),), values=(jnp.zeros(whole, dtype),))

@@ -161,10 +161,14 @@ class VAR(nnx.Module):
         embedded = self.word_embed(inputs.astype(self.dtypes.compute_dtype))
         return embedded + place.astype(self.dtypes.compute_dtype)[None]
 
-    def make_cache(self, rows: int) -> KVCache:
-        """An empty KV cache for ``rows`` rows (twice the images under guidance)."""
+    def make_cache(self, rows: int, scales: int | None = None) -> KVCache:
+        """An empty KV cache for ``rows`` rows (twice the images under guidance).
+
+        It has room for the scales before ``scales``; None for all.
+        """
         stacked = isinstance(self.blocks, StackedBlocks)
-        return KVCache.make(self.config, rows, self.dtypes.compute_dtype, stacked=stacked)
+        dtype = self.dtypes.compute_dtype
+        return KVCache.make(self.config, rows, dtype, scales=scales, stacked=stacked)
 
     def hidden(
         self,

@@ -292,7 +292,9 @@ def poisoned(run, state, checked, verdict):
 
     def spoil_cache(cache, scales):
         behind = (positions >= offsets[scales])[None, :, None, None]
-        return jax.tree.map(lambda array: jnp.where(behind, jnp.nan, array), cache)
+        return jax.tree.map(
+            lambda array: jnp.where(behind[:, : array.shape[1]], jnp.nan, array), cache
+        )
 
     entries = jnp.arange(run.pyramid.num_scales + 1)[:, None]
     spoilt = (entries > kept[None])[..., None, None, None]

@@ -229,7 +229,7 @@ def cached_attention(
       v_bias: [width]; k has none.
       scale_mul: [heads], see ``head_scale``, where q and k are L2-normalised; else None.
       limits: how many of the window's positions each of them sees, int32 [length].
-      keys: cache [at least rows, total_length, heads, head_dim]; positions before ``offset`` are
+      keys: cache [at least rows, its length, heads, head_dim]; positions before ``offset`` are
         read, those of the window are written. Of the first window only the shape counts.
       values: as keys.
       rows: of the batch.
