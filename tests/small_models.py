@@ -67,10 +67,13 @@ def small_draft():
 
 
 def hidden_over_windows(model, windows, rows=3):
-    """Hidden states of the windows, one after the other over one cache, and the cache."""
+    """Hidden states of the windows, one after the other over one cache, and the cache.
+
+    It has room for these windows alone.
+    """
     random, pyramid = np.random.default_rng(0), model.config.pyramid
     modulations = model.modulations(jnp.asarray([1, 4, 10][:rows]))
-    cache = model.make_cache(rows)
+    cache = model.make_cache(rows, windows[-1][1])
     outs = []
     for start, stop in windows:
         offset, end = pyramid.offsets[start], pyramid.offsets[stop]

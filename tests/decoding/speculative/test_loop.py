@@ -34,6 +34,7 @@ from sdvar_jax.decoding import (
 from sdvar_jax.decoding.speculative import MAKER_NAMES, Exact, Match, Residual, checking, drafting
 from sdvar_jax.decoding.speculative import loop as loop_module
 from sdvar_jax.decoding.speculative.commit import commit
+from sdvar_jax.models import VAR
 
 SCALES = PYRAMID.num_scales
 TEN = ScalePyramid(range(1, 11))
@@ -155,6 +156,32 @@ def test_behind_the_last_checked_scale_the_draft_goes_on_from_what_was_committed
         np.testing.assert_array_equal(decode(DraftOnly(), models, given).tokens, made)
 
 
+@pytest.mark.parametrize(
+    ("options", "of_target", "of_draft"),
+    [
+        ({"gamma": 2}, 3, 2),
+        ({"gamma": 2, "bonus": False}, 3, 3),
+        ({"gamma": 1}, 3, 2),
+        ({"gamma": 2, "check_until": 2}, 2, 3),
+        ({"gamma": "adaptive", "adaptive_gammas": (0, 9)}, 3, 2),
+        ({"gamma": "adaptive", "adaptive_gammas": (0, 1), "bonus": False}, 3, 3),
+    ],
+)
+def test_caches_have_room_for_what_a_model_is_asked_for(monkeypatch, options, of_target, of_draft):
+    draft, made = var_config(width=4), {}
+    make_cache = VAR.make_cache
+
+    def noted(model, rows, scales=None):
+        made["draft" if model.config == draft else "target"] = scales
+        return make_cache(model, rows, scales)
+
+    monkeypatch.setattr(VAR, "make_cache", noted)
+    models, decoder = tiny_models(draft=draft).merged(), Speculative(**options)
+    sampling = TokenSampling(guided_until=SCALES)
+    jax.eval_shape(lambda request: decoder.decode(models, request, sampling), tiny_request())
+    assert made == {"target": of_target, "draft": of_draft}
+
+
 @pytest.mark.parametrize("bonus", [True, False])
 @pytest.mark.parametrize("gamma", [1, 2])
 def test_calls_with_and_without_the_bonus_scale(gamma, bonus):
@@ -255,6 +282,11 @@ class TestHowAnAdaptiveRunBegins:
         """It reaches to the last scale that is checked, and the draft has seen what passed."""
         settled = Speculative(**options).settled(PYRAMID, 1, (0.0, 0.0))
         assert settled.at_once == at_once
+
+    def test_more_than_a_few_samples_are_not_expected_to_pass_at_once(self):
+        decoder = Speculative(gamma=2)
+        settled = [decoder.settled(PYRAMID, batch, (0.0, 0.0)).at_once for batch in (4, 5)]
+        assert settled == [True, False]
 
     def test_the_host_waits_only_for_what_the_device_decides(self):
         decoder = Speculative(gamma="adaptive", cost=FREE_TURNS)
