@@ -45,7 +45,7 @@ def lowered_texts(pipeline, decoder):
     request = make_request(np.asarray([1]), 0, SamplingConfig(), SMALL_PYRAMID)
     compiled_in = pipeline.prepare(decoder, SamplingConfig())
     lowered, _ = pipeline.lower(pipeline._place(request), decoder, compiled_in)
-    programs = (lowered.classes, lowered.begin, lowered.tokens, lowered.images)
+    programs = (lowered.classes, lowered.begin, lowered.tokens, lowered.images, lowered.rest)
     return [None if program is None else program.as_text() for program in programs]
 
 
@@ -94,7 +94,11 @@ def test_a_pipeline_with_weights_samples_with_what_was_compiled(
 
 @pytest.mark.parametrize("weights", [FLOAT, INT8])
 @pytest.mark.parametrize("apart", [False, True])
-@pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
+@pytest.mark.parametrize(
+    "decoder",
+    [*DECODERS, Speculative(gamma=2, at_once=True)],
+    ids=["target", "speculative", "handoff", "at once"],
+)
 def test_the_programs_are_the_same_with_weights_and_without(decoder, apart, weights):
     with_weights, without = Pipeline(*models(), weights=weights), planned(weights=weights)
     for pipeline in (with_weights, without):

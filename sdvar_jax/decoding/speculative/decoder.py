@@ -157,8 +157,8 @@ class Speculative(OptimisticDecoder):
             f"begin must be {ALONE} or lie in {FIRST_CHOICE}..{ways - 1}, got {self.begin}",
         )
         require(
-            not (self.at_once and (self.begin == ALONE or not self.needs_draft)),
-            "at_once is for runs that begin with a window of the draft",
+            not self.at_once or (self.needs_draft and self._first_choice is not None),
+            "at_once is for runs that begin with a known window of the draft",
         )
         require(
             not (self.self_speculative and self.check_until is not None),
@@ -397,9 +397,16 @@ class Speculative(OptimisticDecoder):
 
     def _first(self, plan: WindowPlan) -> CheckWindow | None:
         """The window that begins a run, where it is known beforehand."""
+        choice = self._first_choice
+        return None if choice is None else plan.at(0, choice)
+
+    @property
+    def _first_choice(self) -> int | None:
+        """Which of the choices at the first scale begins a run; None where the loop decides."""
         if self.begin is not None:
-            return plan.at(0, self.begin - FIRST_CHOICE)
-        return plan.at(0, 0) if plan.choices == 1 else None
+            return None if self.begin == ALONE else self.begin - FIRST_CHOICE
+        several = self.gamma == ADAPTIVE and self.refine is None and len(self.adaptive_gammas) > 1
+        return None if several else 0
 
 
 def _decoded(state: DecodingState) -> Decoded:
