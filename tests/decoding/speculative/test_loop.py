@@ -156,6 +156,25 @@ def test_behind_the_last_checked_scale_the_draft_goes_on_from_what_was_committed
         np.testing.assert_array_equal(decode(DraftOnly(), models, given).tokens, made)
 
 
+def test_behind_a_bonus_the_draft_goes_on_from_what_it_has_not_seen():
+    """Six scales, of which four are checked: windows end early, and samples apart."""
+    pyramid = ScalePyramid(range(1, 7))
+    config = var_config(width=4, pyramid=pyramid, vocab=2)
+    quantizer, checked, calls = tiny_quantizer(pyramid, 2), slice(0, pyramid.offsets[4]), set()
+    for distance in (0.02, 0.3):
+        models = Models.of(tiny_target(config), quantizer, tiny_draft(distance, config))
+        for seed in range(4):
+            request = tiny_request((1, 3, 2), seed, pyramid=pyramid, cfg=0.0, top_k=0, top_p=0.0)
+            made = decode(Speculative(gamma=4, check_until=4), models, request, PLAIN)
+            calls.add(int(made.counters.target_calls))
+            forced = np.zeros(made.tokens.shape, bool)
+            forced[:, checked] = True
+            given = request.replace(forced=ForcedTokens(tokens=made.tokens, forced=forced))
+            alone = decode(DraftOnly(), models, given, PLAIN).tokens
+            np.testing.assert_array_equal(alone, made.tokens)
+    assert len(calls) > 1
+
+
 @pytest.mark.parametrize(
     ("options", "of_target", "of_draft"),
     [
