@@ -107,7 +107,7 @@ def test_where_the_first_check_may_be_all_the_rest_is_asked_for_where_it_is_not(
             pipeline._compiled[key] = dataclasses.replace(run, rest=rest)
         made.append(pipeline.sample([1, 2], decoder=decoder))
     together, apart = made
-    assert asked == [] if same else [1]
+    assert asked == ([] if same else [1])
     assert together.statistics.to_dict() == apart.statistics.to_dict()
     for one, other in zip(together.tokens, apart.tokens, strict=True):
         np.testing.assert_array_equal(one, other)
