@@ -512,19 +512,14 @@ class Pipeline:
 
     def _run_for(self, arguments: Arguments, timings: dict[str, float], measure: bool) -> Run:
         """The compiled programs for requests of this shape; compile time is counted apart."""
-        key = self._key(arguments, measure)
+        leaves, structure = jax.tree.flatten(arguments["request"])
+        shapes = tuple((x.shape, str(x.dtype), getattr(x, "sharding", None)) for x in leaves)
+        key = (measure, arguments["decoder"], arguments["sampling"], shapes, structure)
         if key not in self._compiled:
             start = time.perf_counter()
             self._compiled[key] = self._compile(arguments, measure)
             timings["compile"] += time.perf_counter() - start
         return self._compiled[key]
-
-    @staticmethod
-    def _key(arguments: Arguments, measure: bool) -> Any:
-        """What one pipeline's programs differ in."""
-        leaves, structure = jax.tree.flatten(arguments["request"])
-        shapes = tuple((x.shape, str(x.dtype), getattr(x, "sharding", None)) for x in leaves)
-        return (measure, arguments["decoder"], arguments["sampling"], shapes, structure)
 
     def _result(
         self,

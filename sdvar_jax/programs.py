@@ -28,7 +28,7 @@ from jax.sharding import NamedSharding
 from sdvar_jax.decoding import Decoded, Decoder, DecodingModels, Request, TokenSampling
 from sdvar_jax.decoding.base import Checked, ClassModulations, DecoderInHalves, OptimisticDecoder
 from sdvar_jax.decoding.window import class_modulations
-from sdvar_jax.models import Modulations
+from sdvar_jax.models import VAR, Modulations, Quantizer
 from sdvar_jax.models.var.transformer import CONDITIONING
 from sdvar_jax.runtime.compilation_cache import compiler_watched
 from sdvar_jax.runtime.compiler_options import compiler_options
@@ -234,13 +234,18 @@ def _half(
     begun: Any = None,
 ) -> Any:
     """The half of the one model that is given: the second where the first has begun."""
-    role = "draft" if definitions.target is None else "target"
-    model = getattr(definitions, role).merge(getattr(weights, role))
-    assert definitions.quantizer is not None
-    quantizer = definitions.quantizer.merge(weights.quantizer)
+    model, quantizer = _one_model(definitions, weights)
     if begun is None:
         return decoder.begin(model, quantizer, request, sampling)
     return decoder.finish(model, quantizer, begun, request, sampling)
+
+
+def _one_model(definitions: Definitions, weights: Weights) -> tuple[VAR, Quantizer]:
+    """The target or the draft, whichever is given, and the quantizer."""
+    role = "draft" if definitions.target is None else "target"
+    assert definitions.quantizer is not None
+    model = getattr(definitions, role).merge(getattr(weights, role))
+    return model, definitions.quantizer.merge(weights.quantizer)
 
 
 def _proposals(
@@ -251,12 +256,8 @@ def _proposals(
     sampling: TokenSampling,
 ) -> Any:
     """What the draft makes before the first check."""
-    assert definitions.draft is not None
-    assert definitions.quantizer is not None
-    draft, quantizer = definitions.draft, definitions.quantizer
-    return decoder.propose(
-        draft.merge(weights.draft), quantizer.merge(weights.quantizer), request, sampling
-    )
+    draft, quantizer = _one_model(definitions, weights)
+    return decoder.propose(draft, quantizer, request, sampling)
 
 
 def _check(
@@ -455,6 +456,24 @@ class Arguments(TypedDict):
     sampling: TokenSampling
 
 
+def _of_tokens(arguments: Arguments) -> Arguments:
+    """For a program of tokens alone."""
+    return {
+        **arguments,
+        "definitions": arguments["definitions"].of_tokens(),
+        "weights": arguments["weights"].of_tokens(),
+    }
+
+
+def _of_half(arguments: Arguments, role: str) -> Arguments:
+    """For a program of tokens that asks one of target and draft."""
+    return {
+        **arguments,
+        "definitions": arguments["definitions"].of_half(role),
+        "weights": arguments["weights"].of_half(role),
+    }
+
+
 def _shapes(made: Any) -> Any:
     """What a program makes, to lower the next for."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), made)
@@ -527,10 +546,10 @@ class Programs:
         if not self.apart:
             return {"tokens": take(lowered(self._whole, **arguments))}
         decoder, taken = arguments["decoder"], {}
-        definitions, weights = arguments["definitions"], arguments["weights"]
         if isinstance(decoder, OptimisticDecoder) and decoder.at_once:
             return self._each_optimistic(arguments, take)
-        if arguments["decoder"].waits:
+        definitions, weights = arguments["definitions"], arguments["weights"]
+        if decoder.waits:
             classes = lowered(
                 self._classes,
                 definitions=definitions,
@@ -546,14 +565,7 @@ class Programs:
         if halves is None:
             tokens = self.lower_tokens(arguments)
         else:
-            first, second = (
-                {
-                    **arguments,
-                    "definitions": definitions.of_half(role),
-                    "weights": weights.of_half(role),
-                }
-                for role in halves
-            )
+            first, second = (_of_half(arguments, role) for role in halves)
             begin = lowered(self._half, **first)
             taken["begin"] = take(begin)
             tokens = lowered(self._half, **second, begun=_shapes(begin.out_info))
@@ -567,18 +579,9 @@ class Programs:
         """As ``_each``, where the first check may be the last."""
         taken = {}
         definitions, weights = arguments["definitions"], arguments["weights"]
-        of_draft: Arguments = {
-            **arguments,
-            "definitions": definitions.of_half("draft"),
-            "weights": weights.of_half("draft"),
-        }
-        proposals = lowered(self._proposals, **of_draft)
+        proposals = lowered(self._proposals, **_of_half(arguments, "draft"))
         taken["begin"] = take(proposals)
-        of_both: Arguments = {
-            **arguments,
-            "definitions": definitions.of_tokens(),
-            "weights": weights.of_tokens(),
-        }
+        of_both = _of_tokens(arguments)
         check = lowered(self._check, **of_both, proposals=_shapes(proposals.out_info))
         taken["tokens"] = take(check)
         checked = _shapes(check.out_info)
@@ -589,12 +592,7 @@ class Programs:
 
     def lower_tokens(self, arguments: Arguments) -> jax.stages.Lowered:
         """From labels to tokens and f_hat alone."""
-        own: Arguments = {
-            **arguments,
-            "definitions": arguments["definitions"].of_tokens(),
-            "weights": arguments["weights"].of_tokens(),
-        }
-        return lowered(self._tokens, **own)
+        return lowered(self._tokens, **_of_tokens(arguments))
 
     def lower_images(
         self,

@@ -236,12 +236,12 @@ class Speculative(OptimisticDecoder):
         Adaptive windows that may leave all to the target begin as earlier runs advise.
         """
         begun = self._begun(pyramid, batch, acceptance_seen)
-        if not isinstance(begun, Speculative) or not begun.uses_draft:
+        if batch > AT_ONCE_BATCH or not isinstance(begun, Speculative) or not begun.uses_draft:
             return begun
         plan = begun.plan(pyramid)
         first = begun._first(plan)
         decided = plan.decided_until(pyramid.num_scales, keeps_drafts=begun.keeps_drafts)
-        if batch > AT_ONCE_BATCH or first is None or first.window.stop < decided:
+        if first is None or first.window.stop < decided:
             return begun
         return dataclasses.replace(begun, at_once=True)
 
@@ -292,7 +292,7 @@ class Speculative(OptimisticDecoder):
             models.quantizer,
             request,
             target_cache=models.target.make_cache(rows, run.plan.limit),
-            draft_cache=None if draft is None else self._draft_cache(draft, rows),
+            draft_cache=None if draft is None else _draft_cache(draft, rows, run.plan),
             keep_draft_logits=self.accept.needs_draft_logits,
             trace=self.trace,
         )
@@ -305,6 +305,9 @@ class Speculative(OptimisticDecoder):
     ) -> Proposals:
         """The drafted scales of the first window."""
         config = draft.config
+        plan = self.plan(config.pyramid)
+        first = self._first(plan)
+        assert first is not None
         request = with_noise(request, config.pyramid, config.vocab_size)
         assert request.noise is not None
         modulations = class_modulations(draft, request, sampling)
@@ -312,12 +315,10 @@ class Speculative(OptimisticDecoder):
             config,
             quantizer,
             request,
-            draft_cache=self._draft_cache(draft, modulations.condition.shape[0]),
+            draft_cache=_draft_cache(draft, modulations.condition.shape[0], plan),
             keep_draft_logits=self.accept.needs_draft_logits,
             trace=self.trace,
         )
-        first = self._first(self.plan(config.pyramid))
-        assert first is not None
         drafting = Drafting(draft, quantizer, modulations, request, sampling)
         state = draft_scales(drafting, state, first.drafted_scales)
         return Proposals(state=state, modulations=modulations, noise=request.noise)
@@ -389,12 +390,6 @@ class Speculative(OptimisticDecoder):
             overhead=self.adaptive_overhead,
         )
 
-    def _draft_cache(self, draft: VAR, rows: int) -> KVCache:
-        """Room for what the draft makes: not for a bonus at the end of the pyramid."""
-        pyramid = draft.config.pyramid
-        plan, scales = self.plan(pyramid), pyramid.num_scales
-        return draft.make_cache(rows, plan.drafted_stop if plan.limit == scales else scales)
-
     def _first(self, plan: WindowPlan) -> CheckWindow | None:
         """The window that begins a run, where it is known beforehand."""
         choice = self._first_choice
@@ -407,6 +402,11 @@ class Speculative(OptimisticDecoder):
             return None if self.begin == ALONE else self.begin - FIRST_CHOICE
         several = self.gamma == ADAPTIVE and self.refine is None and len(self.adaptive_gammas) > 1
         return None if several else 0
+
+
+def _draft_cache(draft: VAR, rows: int, plan: WindowPlan) -> KVCache:
+    """Room for what the draft makes."""
+    return draft.make_cache(rows, plan.asked_of_draft(draft.config.pyramid.num_scales))
 
 
 def _decoded(state: DecodingState) -> Decoded:

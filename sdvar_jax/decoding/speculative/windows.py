@@ -80,6 +80,10 @@ class WindowPlan:
         """The scale behind the last that is drafted to be checked."""
         return max(checked.drafted_stop for checked in self.windows)
 
+    def asked_of_draft(self, num_scales: int) -> int:
+        """The scale behind the last that the draft makes: not a bonus at the pyramid's end."""
+        return self.drafted_stop if self.limit == num_scales else num_scales
+
     @property
     def leaves_undrafted(self) -> bool:
         """Whether the target makes scales that the draft has not seen, a bonus among them."""

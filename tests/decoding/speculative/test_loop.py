@@ -133,6 +133,14 @@ def test_ten_scales_in_one_compiled_loop(gamma):
     assert calls[0.0] <= calls[0.02] <= calls[1.0]
 
 
+def assert_the_draft_made_the_rest(tokens, checked, models, request, sampling=None):
+    """What the draft alone makes of the checked tokens."""
+    forced = np.zeros(tokens.shape, bool)
+    forced[:, checked] = True
+    given = request.replace(forced=ForcedTokens(tokens=tokens, forced=forced))
+    np.testing.assert_array_equal(decode(DraftOnly(), models, given, sampling).tokens, tokens)
+
+
 @pytest.mark.parametrize(
     ("rule", "commit"),
     [(Exact(), "target"), (Residual(), "target"), (Match(), "target"), (Match(), "draft")],
@@ -150,10 +158,7 @@ def test_behind_the_last_checked_scale_the_draft_goes_on_from_what_was_committed
         if rule.name == "match":
             request = request.replace(threshold=jnp.float32(0.0))
         made = decode(decoder, models, request).tokens
-        forced = np.zeros(made.shape, bool)
-        forced[:, checked] = True
-        given = request.replace(forced=ForcedTokens(tokens=made, forced=forced))
-        np.testing.assert_array_equal(decode(DraftOnly(), models, given).tokens, made)
+        assert_the_draft_made_the_rest(made, checked, models, request)
 
 
 def test_behind_a_bonus_the_draft_goes_on_from_what_it_has_not_seen():
@@ -167,11 +172,7 @@ def test_behind_a_bonus_the_draft_goes_on_from_what_it_has_not_seen():
             request = tiny_request((1, 3, 2), seed, pyramid=pyramid, cfg=0.0, top_k=0, top_p=0.0)
             made = decode(Speculative(gamma=4, check_until=4), models, request, PLAIN)
             calls.add(int(made.counters.target_calls))
-            forced = np.zeros(made.tokens.shape, bool)
-            forced[:, checked] = True
-            given = request.replace(forced=ForcedTokens(tokens=made.tokens, forced=forced))
-            alone = decode(DraftOnly(), models, given, PLAIN).tokens
-            np.testing.assert_array_equal(alone, made.tokens)
+            assert_the_draft_made_the_rest(made.tokens, checked, models, request, PLAIN)
     assert len(calls) > 1
 
 
